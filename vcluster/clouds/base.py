@@ -1,0 +1,144 @@
+"""The protocol that every cloud speaks. The engine knows this page and nothing of what is behind it.
+
+Every create call carries the resource's tag; every delete takes a UUID and checks the tag again on this side.
+All calls may be made from several threads at once. They raise the classes of :mod:`vcluster.errors` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from vcluster.model import (
+    ClusterRef,
+    Endpoint,
+    Flavor,
+    ImageRequest,
+    Machine,
+    MachineRequest,
+    Network,
+    Observed,
+    Port,
+    PortRequest,
+)
+
+__all__ = ["Cloud", "ClusterSummary", "Notify"]
+
+Notify = Callable[[str], None]
+"""Takes one sentence for the person who watches (for example: "building the base image")."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSummary:
+    """One line of ``vcluster list``."""
+
+    ref: ClusterRef
+    machines: int
+    active: int
+    created: float
+
+
+class Cloud(Protocol):
+    """A place where machines can be made. All times are in seconds."""
+
+    name: str
+
+    boot_timeout: float
+    """How long a machine may take from its create call to its first job, before it counts as failed."""
+
+    def ref(self, name: str) -> ClusterRef:
+        """The identity of a cluster of this name, made by whoever is asking."""
+        ...
+
+    def now(self) -> float:
+        """The cloud's clock, by which ``created`` and ``started`` are given."""
+        ...
+
+    def flavor(self, name: str) -> Flavor:
+        """Look a flavor up by name.
+
+        Raises:
+            PermanentError: there is none; the remedy lists those there are.
+        """
+        ...
+
+    guarded: tuple[str, ...]
+    """Addresses that, inside a machine, only root may reach: the metadata service, the host's own loopback."""
+
+    def image(self, request: ImageRequest, notify: Notify) -> str:
+        """Make sure that an image is there (building or fetching it where needed) and return its id.
+
+        Raises:
+            PermanentError: it cannot be had (no such file, wrong checksum, a build step failed).
+        """
+        ...
+
+    def check_room(self, ref: ClusterRef, flavors: Sequence[Flavor]) -> None:
+        """Refuse what cannot fit before anything is made; ``flavors`` are those of machines still to be made.
+
+        Raises:
+            QuotaError: with what was asked, used and allowed.
+        """
+        ...
+
+    def observe(self, ref: ClusterRef) -> Observed:
+        """Everything that carries the cluster's tag, without health."""
+        ...
+
+    def clusters(self) -> Sequence[ClusterSummary]:
+        """Every vcluster cluster that the caller may see."""
+        ...
+
+    def create_network(self, ref: ClusterRef, tag: str) -> Network: ...
+
+    def create_ports(self, ref: ClusterRef, requests: Sequence[PortRequest]) -> Sequence[Port]:
+        """Make ports in one bulk call, all or none.
+
+        Raises:
+            ConflictError: one of them exists.
+        """
+        ...
+
+    def create_machine(self, ref: ClusterRef, request: MachineRequest) -> Machine:
+        """Make a machine on its port and boot it; returns before it is up.
+
+        Raises:
+            ConflictError: the port is in use.
+            QuotaError: there is no room.
+        """
+        ...
+
+    def delete_machine(self, ref: ClusterRef, uuid: str) -> None:
+        """Ask for a machine and its disks to go; done when it is no longer observed. Unknown uuid: no error."""
+        ...
+
+    def delete_ports(self, ref: ClusterRef, uuids: Sequence[str]) -> None: ...
+
+    def delete_network(self, ref: ClusterRef, uuid: str) -> None: ...
+
+    def start_machine(self, ref: ClusterRef, uuid: str) -> None:
+        """Boot a machine that is off. Already on: no error."""
+        ...
+
+    def stop_machine(self, ref: ClusterRef, uuid: str) -> None:
+        """Shut a machine down in order, by force after a grace time. Already off: no error."""
+        ...
+
+    def reboot_machine(self, ref: ClusterRef, uuid: str) -> None:
+        """Hard reset; also mends a machine in ERROR where its disk is still there."""
+        ...
+
+    def annotate(self, ref: ClusterRef, notes: dict[str, str]) -> None:
+        """Write words of :attr:`Observed.notes`; an empty value removes one. They go with the last resource."""
+        ...
+
+    def console(self, ref: ClusterRef, uuid: str, lines: int) -> str:
+        """The last lines of a machine's serial console."""
+        ...
+
+    def forward(self, ref: ClusterRef, uuid: str) -> Endpoint | None:
+        """Where a machine's SSH is reached from here; None for a machine with no way in."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,75 @@
+"""What a scheduler brings: files and steps for machines, and a word on how they are.
+
+A :class:`Stack` is pure: spec and site in, text out. A :class:`Control` talks to a running head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from vcluster.model import ClusterRef, Health, Network, Observed, Port, Slot
+
+if TYPE_CHECKING:
+    from vcluster.secrets import Keyring
+    from vcluster.spec import ClusterSpec
+
+__all__ = ["ADMIN_USER", "Control", "Site", "Stack"]
+
+ADMIN_USER = "vcluster"
+"""The administrator's account on every machine; its home lies outside ``/home``, which NFS covers."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Site:
+    """Everything that the configuration of a cluster's machines depends on.
+
+    Attributes:
+        slots: head first, then every worker up to each group's ``max_count``.
+        ports: slot name to port; every slot has one before anything is rendered.
+        guarded: addresses that only root may reach from inside a machine.
+    """
+
+    ref: ClusterRef
+    spec: ClusterSpec
+    network: Network
+    slots: tuple[Slot, ...]
+    ports: Mapping[str, Port]
+    keyring: Keyring
+    guarded: tuple[str, ...]
+
+
+class Stack(Protocol):
+    """Files, install steps and configuration of one scheduler."""
+
+    name: str
+
+    def install_script(self, spec: ClusterSpec) -> str:
+        """The slow, cluster-independent steps: a shell script that root runs in an image or at first boot."""
+        ...
+
+    def user_data(self, site: Site, slot: Slot) -> str:
+        """The complete cloud-init user data of one machine (``#cloud-config``, not compressed)."""
+        ...
+
+
+class Control(Protocol):
+    """The scheduler of a running cluster, asked through the head."""
+
+    def health(self, observed: Observed) -> Mapping[str, Health]:
+        """Ask how every machine is, probing those that have not proved themselves since their boot.
+
+        Never raises for weather: a head that cannot be reached yet gives an empty mapping.
+        """
+        ...
+
+    def drain(self, names: Sequence[str], reason: str) -> None:
+        """Let no new job onto these workers; running ones go on."""
+        ...
+
+    def resume(self, names: Sequence[str]) -> None:
+        """Take workers back that were drained by :meth:`drain` or that died and were made anew."""
+        ...
+
+    def close(self) -> None: ...
