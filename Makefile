@@ -1,0 +1,69 @@
+# Each target does its own set-up; a second call finds it done.
+# The order of what a target needs is meant, also under make -j.
+.NOTPARALLEL:
+.PHONY: help demo test lint docs unit vm bench deps deps-demo clean
+
+VENV = .venv
+BIN  = $(VENV)/bin
+
+# What a host needs to run a local cluster, and what only the tests need on top.
+DEMO_PACKAGES = ca-certificates e2fsprogs mmdebstrap openssh-client qemu-system-x86 qemu-utils uidmap vde2 zstd
+TEST_PACKAGES = git iproute2 procps
+
+help:
+	@echo 'make demo    a Slurm cluster of three VMs on this machine, an MPI job on it, and away again'
+	@echo 'make test    everything that is checked: lint, docs, unit tests, benchmarks, tests on real VMs'
+	@echo 'make lint    ruff, mypy, import-linter'
+	@echo 'make docs    the documentation, into site/'
+	@echo 'make unit    the tests that need no VM'
+	@echo 'make vm      the tests on real VMs'
+	@echo 'make bench   the benchmarks'
+	@echo 'make deps    all that the above need: .venv and Debian packages'
+	@echo 'make clean   remove .venv and all that was built here'
+
+demo: deps-demo $(VENV)/.run
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
+
+# Cheap before dear, so that a mistake is told within a minute.
+test: deps lint docs unit bench vm
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict --quiet
+
+unit: $(VENV)/.dev
+	$(BIN)/pytest -n auto --timeout 300 --durations 5 tests/unit
+
+bench: $(VENV)/.dev
+	$(BIN)/pytest --timeout 300 tests/bench
+
+vm: deps $(VENV)/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m vm --timeout 1500 --durations 10 tests/vm
+
+deps: deps-demo $(VENV)/.dev
+	@sh tools/debian.sh $(TEST_PACKAGES)
+
+deps-demo:
+	@sh tools/debian.sh $(DEMO_PACKAGES)
+
+$(BIN)/python:
+	@sh tools/venv.sh $(VENV)
+
+# What a user installs; and that plus what a developer needs. Dependency groups came with pip 25.1.
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
