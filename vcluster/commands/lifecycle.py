@@ -1,0 +1,169 @@
+"""Commands that change a cluster: up, plan, stop, start, down, scale, replace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from vcluster.commands.common import (
+    CLOUD,
+    TIMEOUT,
+    YES,
+    How,
+    action_lines,
+    command,
+    confirmation,
+    open_cluster,
+    options,
+    running,
+    target_argument,
+)
+from vcluster.console import clean, duration
+
+if TYPE_CHECKING:
+    from vcluster.cluster import PlanView, Result, Status
+
+CHANGES = 10
+"""Exit code of ``plan`` when there is something to do, so that scripts need not read its text."""
+
+
+@command("up")
+@target_argument("SPEC|NAME")
+@click.option("--keep-on-failure", is_flag=True, help="Leave machines that failed for good, for a look at them.")
+@options(CLOUD, YES, TIMEOUT)
+def up_(target: str, keep_on_failure: bool, how: How) -> None:
+    """Safe to repeat: it does what is left to do, and says so when that is nothing. It asks only when it would delete
+    or replace something that holds data. With the NAME of a cluster that is there, it mends it.
+    """
+    with running(target, how) as run:
+        result = run.cluster.up(
+            timeout=how.timeout,
+            keep_on_failure=keep_on_failure,
+            confirm=confirmation(run, how),
+            cancel=run.cancel,
+        )
+    _report("up", result, how, _ready_text(result))
+
+
+@command("plan")
+@target_argument("SPEC|NAME")
+@options(CLOUD)
+def plan_(target: str, how: How) -> int:
+    """Nothing is changed. Exit code 0: nothing to do, 10: changes, as with `terraform plan -detailed-exitcode`."""
+    with open_cluster(target, how.cloud) as cluster:
+        name, view = cluster.name, cluster.plan()
+    how.result("plan", view.to_dict(), _plan_text(name, view))
+    return 0 if view.empty else CHANGES
+
+
+def _plan_text(name: str, view: PlanView) -> str:
+    lines = [f"{clean(name)}: nothing to do" if view.empty else f"{clean(name)}: {_count(len(view.actions), 'action')}"]
+    lines += action_lines(view)
+    lines += [f"  … waiting for {clean(what)}" for what in view.waiting]
+    return "\n".join(lines)
+
+
+@command("down")
+@target_argument()
+@options(CLOUD, YES, TIMEOUT)
+def down_(target: str, how: How) -> None:
+    """Shows by UUID what goes, and asks for the cluster's name. The home directories go with the head."""
+    with running(target, how) as run:
+        confirm = confirmation(run, how, typed=True)
+        result = run.cluster.down(timeout=how.timeout, confirm=confirm, cancel=run.cancel)
+    name = clean(result.status.name)
+    took = duration(result.seconds)
+    _report("down", result, how, f"{name} is gone ({took})" if result.changed else f"nothing is there of {name}")
+
+
+@command("stop")
+@target_argument()
+@options(CLOUD, TIMEOUT)
+def stop_(target: str, how: How) -> None:
+    """Running jobs are lost, files are not. `vcluster start` brings it back."""
+    with running(target, how) as run:
+        result = run.cluster.stop(timeout=how.timeout, cancel=run.cancel)
+    name = clean(result.status.name)
+    _report("stop", result, how, f"{name} is stopped; next: vcluster start {name}{_cloud_words(result.status)}")
+
+
+@command("start")
+@target_argument()
+@options(CLOUD, TIMEOUT)
+def start_(target: str, how: How) -> None:
+    """Also after the local cloud's host was rebooted. Done when a job ran on every worker."""
+    with running(target, how) as run:
+        result = run.cluster.start(timeout=how.timeout, cancel=run.cancel)
+    _report("start", result, how, _ready_text(result))
+
+
+@command("scale", context_settings={"ignore_unknown_options": True})  # so that -1 is a wrong number, not an option
+@target_argument()
+@click.argument("group")
+@click.argument("count", metavar="N", type=click.IntRange(min=0))
+@options(CLOUD, YES, TIMEOUT)
+def scale_(target: str, group: str, count: int, how: How) -> None:
+    """GROUP is a worker group's name, N how many it shall have, up to its max_count. Workers that go are drained
+    first: their jobs end in peace.
+    """
+    with running(target, how) as run:
+        confirm = confirmation(run, how)
+        result = run.cluster.scale(group, count, timeout=how.timeout, confirm=confirm, cancel=run.cancel)
+    name = clean(result.status.name)
+    now = sum(machine.group == group for machine in result.status.machines)
+    verb = "has now" if result.changed else "has already"
+    _report("scale", result, how, f"{name}: group {clean(group)} {verb} {_count(now, 'worker')}")
+
+
+@command("replace")
+@target_argument()
+@click.argument("machine")
+@options(CLOUD, YES, TIMEOUT)
+def replace_(target: str, machine: str, how: How) -> None:
+    """MACHINE is a worker's name as `vcluster status` shows it. It is drained first: its jobs end in peace."""
+    with running(target, how) as run:
+        confirm = confirmation(run, how)
+        result = run.cluster.replace(machine, timeout=how.timeout, confirm=confirm, cancel=run.cancel)
+    _report("replace", result, how, f"{clean(result.status.name)}: {clean(machine)} is new")
+
+
+def _report(name: str, result: Result, how: How, text: str) -> None:
+    if result.degraded and not how.as_json:
+        missing = ", ".join(clean(machine) for machine in result.degraded)
+        click.echo(f"warning: degraded, it goes on without {missing}; the same command again tries anew", err=True)
+    fields = {
+        "cluster": result.status.name,
+        "changed": result.changed,
+        "degraded": list(result.degraded),
+        "seconds": round(result.seconds, 3),
+        "status": result.status.to_dict(),
+    }
+    how.result(name, fields, text)
+
+
+def _ready_text(result: Result) -> str:
+    status = result.status
+    name = clean(status.name)
+    workers = sum(machine.role != "head" for machine in status.machines)
+    if result.changed:
+        first = f"{name} is {status.state}: a head and {_count(workers, 'worker')}, in {duration(result.seconds)}"
+    else:
+        first = f"{name} is {status.state}: nothing to do"
+    where = _cloud_words(status)
+    usable = max(1, workers - len(result.degraded))
+    steps = [
+        ("log in", f"vcluster ssh {name}{where}"),
+        ("run a job", f"vcluster ssh {name}{where} -- srun -N{usable} -l hostname"),
+        ("take it away", f"vcluster down {name}{where}"),
+    ]
+    return "\n".join([first, *(f"  {what:13} {how}" for what, how in steps)])
+
+
+def _cloud_words(status: Status) -> str:
+    """What a later command line needs to find a cluster that is not on the default cloud."""
+    return "" if status.cloud == "local" else f" --cloud {clean(status.cloud)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

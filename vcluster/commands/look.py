@@ -1,0 +1,132 @@
+"""Commands that only look: status, list, logs, render, schema."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vcluster.commands.common import (
+    CLOUD,
+    How,
+    command,
+    is_spec,
+    machine_argument,
+    nearest,
+    open_cluster,
+    open_spec,
+    options,
+    table,
+    target_argument,
+)
+from vcluster.console import clean, duration
+from vcluster.errors import UsageError
+
+if TYPE_CHECKING:
+    from vcluster.cluster import Status
+
+
+@command("status")
+@target_argument()
+@options(CLOUD)
+def status_(target: str, how: How) -> None:
+    """Works from any computer that reaches the cloud."""
+    with open_cluster(target, how.cloud) as cluster:
+        status = cluster.status()
+    if status.state == "absent" and not is_spec(target):
+        raise unknown_cluster(target, how.cloud or "local")
+    how.result("status", status.to_dict(), _status_text(status))
+
+
+def _status_text(status: Status) -> str:
+    first = f"{clean(status.name)} on {clean(status.cloud)}: {clean(status.state)}"
+    if not status.machines:
+        return first
+    rows = []
+    for machine in status.machines:
+        way_in = f"{machine.endpoint.host}:{machine.endpoint.port}" if machine.endpoint else ""
+        row = (machine.name, machine.role, machine.group, machine.state, machine.health, machine.address)
+        rows.append((*row, machine.flavor, way_in, machine.uuid))
+    headers = ("MACHINE", "ROLE", "GROUP", "STATE", "HEALTH", "ADDRESS", "FLAVOR", "SSH", "UUID")
+    faults = [f"{clean(machine.name)}: {clean(machine.fault)}" for machine in status.machines if machine.fault]
+    return "\n".join([first, "", table(headers, rows), *(["", *faults] if faults else [])])
+
+
+def unknown_cluster(name: str, cloud: str) -> UsageError:
+    """The error for a name that no cluster has, with the nearest one that there is."""
+    from vcluster.cluster import clusters
+
+    known = [summary.ref.name for summary in clusters(cloud)]
+    hint = nearest(name, known)
+    remedy = f"did you mean {hint}?" if hint else "`vcluster list` shows those that there are"
+    return UsageError(f"there is no cluster '{name}' on {cloud}", remedy=remedy)
+
+
+@command("list")
+@options(CLOUD)
+def list_(how: How) -> None:
+    """One line each: machines, how many of them run, and its age."""
+    from vcluster.cluster import clusters
+
+    cloud = how.cloud or "local"
+    found = sorted(clusters(cloud), key=lambda summary: summary.ref.name)
+    now = time.time()
+    ages = [duration(max(0.0, now - summary.created)) if summary.created else "" for summary in found]
+    rows = [(s.ref.name, cloud, s.machines, s.active, age, s.ref.id) for s, age in zip(found, ages, strict=True)]
+    objects = [
+        {
+            "name": summary.ref.name,
+            "id": summary.ref.id,
+            "cloud": cloud,
+            "machines": summary.machines,
+            "active": summary.active,
+            "created": summary.created,
+        }
+        for summary in found
+    ]
+    if not found and not (how.as_json or how.quiet):
+        click.echo(f"no clusters on {clean(cloud)}", err=True)
+    text = table(("NAME", "CLOUD", "MACHINES", "ACTIVE", "AGE", "ID"), rows) if found else ""
+    how.result("list", {"clusters": objects}, text)
+
+
+@command("logs")
+@target_argument()
+@machine_argument
+@click.option("-n", "--lines", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many lines.")
+@options(CLOUD)
+def logs_(target: str, machine: str, lines: int, how: How) -> None:
+    """MACHINE is a name as `vcluster status` shows it; the head when left out. Also for machines that are off."""
+    with open_cluster(target, how.cloud) as cluster:
+        text = cluster.logs(machine, lines)
+    how.result("logs", {"machine": machine, "text": text}, clean(text, lines=True).rstrip("\n"))
+
+
+@command("render")
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="An empty folder."
+)
+@options()
+def render_(spec: Path, output: Path, how: How) -> None:
+    """The user data of every machine and the install script, readable by you alone: they hold the cluster's secrets."""
+    if output.exists() and any(output.iterdir()):
+        raise UsageError(f"the folder '{output}' is not empty", remedy="name a new or an empty folder with -o")
+    if not is_spec(str(spec)):
+        raise UsageError(f"'{spec}' is no spec file", remedy="render takes a file, as vcluster up does")
+    from vcluster.cluster import Cluster
+
+    with Cluster(open_spec(str(spec))) as cluster:
+        paths = cluster.render(output)
+    how.result("render", {"files": [str(path) for path in paths]}, "\n".join(clean(path) for path in paths))
+
+
+@command("schema")
+def schema_() -> None:
+    """For editors: `# yaml-language-server: $schema=vcluster.schema.json` in a spec gives completion and checks."""
+    from vcluster.spec import ClusterSpec
+
+    click.echo(json.dumps(ClusterSpec.model_json_schema(), indent=2))
