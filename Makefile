@@ -49,10 +49,10 @@ deps: deps-demo $(VENV)/.dev
 	@sh tools/debian.sh $(TEST_PACKAGES)
 
 deps-demo:
-	@sh tools/debian.sh $(DEMO_PACKAGES)
+	@sh tools/debian.sh $(DEMO_PACKAGES) $$(sh tools/venv.sh)
 
 $(BIN)/python:
-	@sh tools/venv.sh $(VENV)
+	@sh tools/debian.sh $$(sh tools/venv.sh) && sh tools/venv.sh $(VENV)
 
 # What a user installs; and that plus what a developer needs. Dependency groups came with pip 25.1.
 $(VENV)/.run: pyproject.toml | $(BIN)/python

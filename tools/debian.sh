@@ -30,13 +30,17 @@ else
     exit 1
 fi
 
-apt() { $as_root DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" >&2; }
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+apt() { $as_root DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" >"$log" 2>&1; }
 install() { apt install -y --no-install-recommends $missing; }
 
 say "Installing Debian packages:$missing"
 # A fresh machine has no package lists, an older one has outdated ones: fetch them only then. One repository that
 # does not answer makes "update" fail and need not matter to us; whether it does, the second "install" tells.
+install || apt update || cat "$log" >&2
 install || {
-    apt update || say "warning: apt-get update failed; going on with the lists that there are"
-    install
+    cat "$log" >&2
+    say "apt-get could not install:$missing"
+    exit 1
 }
