@@ -1,0 +1,139 @@
+"""What can be wrong among several values of a spec, each of which is right by itself.
+
+These look at data as the user wrote it, so that they also speak when something else is wrong: each takes a model
+or anything at all, and leaves alone what it does not understand, since that has been complained about already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vcluster.spec_checks import RefusedError, Trouble, seconds, show
+
+__all__ = ["MOST_MACHINES", "SOURCES", "cluster", "counts", "image", "one_source", "times"]
+
+MOST_MACHINES = 4000
+LONGEST_HOSTNAME = 63
+DEFAULT_GROUP = "cpu"
+DEFAULT_COUNT = 2
+SOURCES = ("source", "url", "path")
+
+
+def _get(data: Any, key: str, default: Any = None) -> Any:
+    value = data.get(key) if isinstance(data, Mapping) else getattr(data, key, None)
+    return default if value is None else value
+
+
+def _list(data: Any, key: str) -> list[Any]:
+    value = _get(data, key)
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_MACHINES
+
+
+def counts(group: Any) -> list[Trouble]:
+    """A worker group's ``min_count <= count <= max_count``."""
+    count = _get(group, "count", DEFAULT_COUNT)
+    least, most = _get(group, "min_count", count), _get(group, "max_count", count)
+    found = []
+    if _whole(least) and _whole(count) and least > count:
+        found.append(Trouble(("min_count",), f"must be at most count, which is {count}, got {least}"))
+    if _whole(most) and _whole(count) and most < count:
+        found.append(Trouble(("max_count",), f"must be at least count, which is {count}, got {most}"))
+    return found
+
+
+def times(slurm: Any) -> list[Trouble]:
+    """``default_time <= max_time``."""
+    try:
+        usual, most = (seconds(_get(slurm, key, default)) for key, default in _TIMES)
+    except RefusedError:
+        return []
+    if most is None or (usual is not None and usual <= most):
+        return []
+    told = show(_get(slurm, "default_time", "1:00:00"))
+    return [Trouble(("default_time",), f"must be at most max_time, got {told}", "lower it, or raise max_time")]
+
+
+_TIMES = (("default_time", "1:00:00"), ("max_time", "UNLIMITED"))
+
+
+def one_source(data: Any) -> Any:
+    """An image's section with its source under that name, whichever of its forms the user chose."""
+    if isinstance(data, str):
+        return {"source": data}
+    if isinstance(data, Mapping):
+        given = [key for key in SOURCES if data.get(key) is not None]
+        if len(given) == 1 and given[0] != "source":
+            return {"source" if key == given[0] else key: value for key, value in data.items()}
+    return data
+
+
+def image(data: Any) -> list[Trouble]:
+    """What comes from an address must be checked; a checksum needs something to check."""
+    source, checksum = _get(data, "source", ""), _get(data, "sha256", "")
+    if isinstance(source, str) and source.startswith(("http://", "https://")) and not checksum:
+        return [Trouble(("sha256",), "is missing: what comes from an address must be checked", "sha256sum prints it")]
+    if checksum and not source:
+        return [Trouble(("sha256",), "is given without a source", "add source: the image's address or path")]
+    return []
+
+
+def cluster(data: Any) -> list[Trouble]:
+    """Groups and users are told apart by their names, and all machines together are not too many."""
+    return [*_groups(data), *_users(data)]
+
+
+def _groups(data: Any) -> Iterator[Trouble]:
+    groups = _list(data, "workers")
+    if isinstance(_get(data, "workers"), list | tuple) and not groups:
+        yield Trouble(("workers",), "must not be empty", "leave it out for two small workers")
+        return
+    names = [_get(group, "name", DEFAULT_GROUP) for group in groups]
+    for index, name in enumerate(names):
+        if not isinstance(name, str):
+            continue
+        place = ("workers", index, "name")
+        if name in names[:index]:
+            yield Trouble(place, f"two groups are called {show(name)}", "give each its own name")
+            continue
+        machine = re.fullmatch(r"(.+)-[0-9]+", name)
+        if machine and machine[1] in names:
+            yield Trouble(
+                place, f"{show(name)} is the name of a machine of group {show(machine[1])}", "choose a name such as gpu"
+            )
+    yield from _sizes(data, groups, names)
+
+
+def _sizes(data: Any, groups: list[Any], names: list[Any]) -> Iterator[Trouble]:
+    cluster_name = _get(data, "name", "")
+    total = 0
+    for index, (group, name) in enumerate(zip(groups, names, strict=True)):
+        count = _get(group, "count", DEFAULT_COUNT)
+        most = _get(group, "max_count", count)
+        if not _whole(most) or not _whole(count):
+            total = -MOST_MACHINES * MOST_MACHINES
+            continue
+        total += max(most, count)
+        host = f"{cluster_name}-{name}-{most}"
+        if isinstance(cluster_name, str) and isinstance(name, str) and LONGEST_HOSTNAME < len(host) < 80:
+            yield Trouble(
+                ("workers", index, "name"),
+                f"with the cluster's name makes a host name of {len(host)} characters, at most 63 are allowed",
+                "shorten either name",
+            )
+    if total > MOST_MACHINES:
+        yield Trouble(("workers",), f"are {total} machines together, at most {MOST_MACHINES} are supported")
+    if groups and total == 0:
+        yield Trouble(("workers",), "must have room for one machine at least", "set count or max_count")
+
+
+def _users(data: Any) -> Iterator[Trouble]:
+    names = [_get(user, "name") for user in _list(data, "users")]
+    for index, name in enumerate(names):
+        if isinstance(name, str) and name in names[:index]:
+            yield Trouble(("users", index, "name"), f"two users are called {show(name)}", "give each its own name")
