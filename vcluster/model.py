@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 __all__ = [
     "ClusterRef",
+    "CommandResult",
     "Endpoint",
     "Flavor",
     "Health",
@@ -148,6 +149,7 @@ class Port:
 
     Attributes:
         device: the machine's uuid while one holds the port, else an empty string.
+        network: the network's uuid.
         created: seconds since the epoch, by the cloud's clock.
     """
 
@@ -158,6 +160,7 @@ class Port:
     mac: str
     device: str = ""
     created: float = 0.0
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,15 @@ class Endpoint:
 
     host: str
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What a command on a machine gave back."""
+
+    stdout: str
+    stderr: str
+    exit_code: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +207,11 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class PortRequest:
-    """What is asked of a cloud for one port; identity goes with the call."""
+    """What is asked of a cloud for one port; identity goes with the call. ``network`` is a uuid."""
 
     name: str
     tag: str
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

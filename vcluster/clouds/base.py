@@ -47,6 +47,9 @@ class Cloud(Protocol):
     boot_timeout: float
     """How long a machine may take from its create call to its first job, before it counts as failed."""
 
+    listing_lag: float
+    """How many seconds a listing may lag behind an act; nothing is believed to be gone before."""
+
     def ref(self, name: str) -> ClusterRef:
         """The identity of a cluster of this name, made by whoever is asking."""
         ...

@@ -1,0 +1,69 @@
+"""1,000 machines under scripted weather, over many seeds: temporary faults converge, permanent ones end as predicted."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+
+import pytest
+from engine import ABSENT, Run, running
+
+from vcluster.clouds.memory import Fault, FaultScript, MemoryCloud, Trouble
+from vcluster.errors import CloudError, PermanentError, QuotaError
+from vcluster.model import Health
+
+WORKERS = 999
+SEEDS = int(os.environ.get("VCLUSTER_CHAOS_SEEDS", "100"))
+TEMPORARY = range(0, SEEDS, 2)
+PERMANENT = range(1, SEEDS, 2)
+
+
+def weather(seed: int) -> FaultScript:
+    """30 % of all calls fail (half of them after the act), and 30 % of the machines get into trouble once."""
+    return FaultScript(rate=0.3, machine_rate=0.3, seed=seed)
+
+
+def clean(cloud: MemoryCloud) -> None:
+    Run(cloud).to(ABSENT, timeout=100_000, pool=1)
+    assert cloud.resources() == []
+
+
+@pytest.mark.parametrize("seed", TEMPORARY)
+def test_temporary_faults_alone_always_converge(seed: int) -> None:
+    cloud = MemoryCloud(faults=weather(seed), lag=seed % 5)
+    outcome = Run(cloud).to(running(WORKERS), timeout=100_000, pool=1)
+    names = Counter(machine.name for machine in outcome.observed.machines)
+    assert len(names) == WORKERS + 1
+    assert set(names.values()) == {1}
+    assert set(outcome.observed.health.values()) == {Health.READY}
+    assert outcome.degraded == ()
+    clean(cloud)
+
+
+def scripts(seed: int) -> tuple[FaultScript, int, type[CloudError]]:
+    """Weather with one permanent trouble in it, the project's quota, and the error that must come of it."""
+    script = weather(seed)
+    victim = f"cpu-{random.Random(seed).randrange(1, WORKERS + 1)}"  # noqa: S311 - a seed, not a key
+    match seed // 2 % 4:
+        case 0:
+            script.subjects["create_machine", victim] = Fault(error=PermanentError("no such flavor"))
+            return script, -1, PermanentError
+        case 1:
+            return script, WORKERS // 2, QuotaError
+        case 2:
+            script.machines[victim] = (Trouble.ERROR, 3.0)
+            return script, -1, PermanentError
+        case _:
+            script.machines["head"] = (Trouble.MISCONFIGURED, 0.0)
+            return script, -1, PermanentError
+
+
+@pytest.mark.parametrize("seed", PERMANENT)
+def test_a_permanent_fault_ends_in_the_class_that_the_script_predicts(seed: int) -> None:
+    script, quota, expected = scripts(seed)
+    cloud = MemoryCloud(faults=script, quota=quota, lag=seed % 5)
+    with pytest.raises(CloudError) as caught:
+        Run(cloud).to(running(WORKERS), timeout=100_000, pool=1)
+    assert type(caught.value) is expected
+    clean(cloud)

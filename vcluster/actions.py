@@ -1,0 +1,146 @@
+"""The planner's vocabulary: a goal, actions in waves, and the plan that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from types import MappingProxyType
+
+from vcluster.model import Slot
+
+__all__ = ["NOTE_ATTEMPTS", "NOTE_READY", "NOTE_SPEC", "Action", "Goal", "Plan", "Power", "Verb", "Wave"]
+
+NOTE_SPEC = "spec"
+NOTE_READY = "ready-at"
+NOTE_ATTEMPTS = "attempts/"
+
+
+class Power(StrEnum):
+    """What is wanted of a cluster as a whole."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    ABSENT = "absent"
+
+
+class Verb(StrEnum):
+    """What an action does."""
+
+    CREATE_NETWORK = "create network"
+    CREATE_PORTS = "create ports"
+    CREATE_MACHINE = "create machine"
+    START = "start machine"
+    STOP = "stop machine"
+    REBOOT = "reboot machine"
+    DRAIN = "drain worker"
+    RESUME = "resume worker"
+    DELETE_MACHINE = "delete machine"
+    DELETE_PORTS = "delete ports"
+    DELETE_NETWORK = "delete network"
+    NOTE = "write note"
+
+
+class Wave(IntEnum):
+    """The order of a plan."""
+
+    REPAIR = 0
+    NETWORK = 1
+    CLAIM = 2
+    PORTS = 3
+    MACHINES = 4
+    FREE_PORTS = 5
+    FREE_NETWORK = 6
+    FINISH = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do.
+
+    Attributes:
+        names: the resources' names; more than one only for ports, which go in one bulk call.
+        uuids: what is changed or deleted; empty for a creation.
+        why: a few words for the person who watches.
+        slot: the place that a new machine fills.
+        failed: the machine failed; its console is kept before it goes.
+        destroys_data: a person should agree first.
+        notes: what is written before the action itself is done (write-ahead), so that a crash cannot lose it.
+    """
+
+    verb: Verb
+    wave: Wave
+    names: tuple[str, ...]
+    uuids: tuple[str, ...] = ()
+    why: str = ""
+    slot: Slot | None = None
+    failed: bool = False
+    destroys_data: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> str:
+        """The resource's name, or how many there are."""
+        return self.names[0] if len(self.names) == 1 else f"{self.names[0]} … {self.names[-1]} ({len(self.names)})"
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.subject}" + (f": {self.why}" if self.why else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is wanted, in the planner's terms.
+
+    Attributes:
+        slots: every place up to each group's maximum; all get a port.
+        wanted: names of the slots that shall have a machine.
+        minimum: group name to the number of workers that is enough to go on.
+        digest: the spec's digest, written on the cluster.
+        replace: uuids of machines that shall be made anew.
+        given_up: machine name to the reason why this run makes no further attempt.
+        boot_timeout: seconds from start to the first job before a machine counts as failed.
+        max_attempts: how often a failed machine is replaced or rebooted, over all runs.
+        keep_failed: leave a machine that failed for good, for a person to look at.
+    """
+
+    power: Power
+    slots: tuple[Slot, ...] = ()
+    wanted: frozenset[str] = frozenset()
+    minimum: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    digest: str = ""
+    replace: frozenset[str] = frozenset()
+    given_up: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    boot_timeout: float = 600.0
+    max_attempts: int = 2
+    keep_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Actions in the order of their waves.
+
+    Attributes:
+        actions: what is still to be done.
+        waiting: what others (the cloud, a booting machine) still have to do, one phrase each.
+        lost: machines that failed for good, with the reason.
+        degraded: names of wanted workers that the cluster goes on without.
+        hopeless: why the goal cannot be reached; empty while it can.
+    """
+
+    actions: tuple[Action, ...] = ()
+    waiting: tuple[str, ...] = ()
+    lost: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    degraded: tuple[str, ...] = ()
+    hopeless: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Nothing to do and nothing to wait for."""
+        return not self.actions and not self.waiting
+
+    def first_wave(self) -> tuple[Action, ...]:
+        """The actions that may run now, all at the same time."""
+        if not self.actions:
+            return ()
+        first = self.actions[0].wave
+        return tuple(action for action in self.actions if action.wave == first)
