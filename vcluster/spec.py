@@ -156,7 +156,7 @@ class UserSpec(Model):
 
 
 class SetupSpec(Model):
-    """The site's own steps: scripts that root runs on every boot of a new machine, after vcluster's own."""
+    """The site's own steps: scripts that root runs once on each new machine, after vcluster's own."""
 
     head: Script = Field(
         default="", description="For the head, a file's name or the script itself", examples=["./head.sh"]
@@ -178,7 +178,7 @@ class SlurmSpec(Model):
     )
     memory_per_cpu: JobMemory = Field(
         default=None,
-        description="Memory for each processor of a job that asks for none; else MiB. Default: its fair share",
+        description="Memory for each processor of a job that asks for none. Default: its fair share of the machine's",
         examples=["900M"],
     )
 

@@ -13,12 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.composer import Composer
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-from yaml.parser import Parser
-from yaml.reader import Reader, ReaderError
-from yaml.resolver import BaseResolver
-from yaml.scanner import Scanner
+from yaml.reader import ReaderError
 
 from vcluster.errors import Problem, SpecError
 from vcluster.spec_checks import Path as Place
@@ -81,15 +77,8 @@ def spell(place: Place) -> str:
     return text
 
 
-class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
-    """PyYAML's reader without its idea of what a scalar is: :func:`plain` decides that."""
-
-    def __init__(self, text: str) -> None:
-        Reader.__init__(self, text)
-        Scanner.__init__(self)
-        Parser.__init__(self)
-        Composer.__init__(self)
-        BaseResolver.__init__(self)
+# PyYAML's reader without any idea of what a scalar is: :func:`plain` decides that.
+_Loader = yaml.BaseLoader
 
 
 def read_bytes(path: Path) -> bytes:
@@ -163,10 +152,10 @@ def _mark(node: Node) -> Mark:
 
 def _bounded(text: str, source: Source) -> bool:
     """Look at the events before anything is built: depth, number, tags, documents."""
-    depth = count = documents = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        mark = (event.start_mark.line + 1, event.start_mark.column + 1)
-        count += 1
+    depth = documents = 0
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        start = event.start_mark
+        mark = (start.line + 1, start.column + 1) if start else (1, 1)
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

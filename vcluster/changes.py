@@ -1,0 +1,138 @@
+"""What a changed spec means for a cluster that is there: each field changes in place, replaces workers or is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vcluster.spec import ClusterSpec, WorkerGroup
+
+__all__ = ["TABLE", "Change", "ChangeKind", "spec_changes"]
+
+
+class ChangeKind(StrEnum):
+    """What a running cluster does with a changed field."""
+
+    IN_PLACE = "changed in place"
+    REPLACES = "replaces workers"
+    REFUSED = "refused"
+
+
+_IN_PLACE, _REFUSED = ChangeKind.IN_PLACE, ChangeKind.REFUSED
+
+TABLE: Mapping[str, ChangeKind] = MappingProxyType(
+    {
+        "name": _REFUSED,
+        "cloud": _REFUSED,
+        "scheduler": _REFUSED,
+        "head.flavor": _REFUSED,
+        "workers[].name": _REFUSED,
+        "workers[].count": _IN_PLACE,
+        "workers[].min_count": _IN_PLACE,
+        # The names of all workers that may ever be are in Slurm's configuration from the first boot.
+        "workers[].max_count": _REFUSED,
+        "workers[].flavor": _REFUSED,
+        "access.ssh_keys": _REFUSED,
+        "access.allow_from": _REFUSED,
+        "users[].name": _REFUSED,
+        "users[].ssh_keys": _REFUSED,
+        "users[].sudo": _REFUSED,
+        "packages": _REFUSED,
+        "setup.head": _REFUSED,
+        "setup.workers": _REFUSED,
+        "slurm.accounting": _REFUSED,
+        "slurm.default_time": _REFUSED,
+        "slurm.max_time": _REFUSED,
+        "slurm.memory_per_cpu": _REFUSED,
+        "mirrors.apt": _REFUSED,
+        "mirrors.pypi": _REFUSED,
+        "mirrors.ca": _REFUSED,
+        "image.source": _REFUSED,
+        "image.sha256": _REFUSED,
+    }
+)
+"""Every field of the spec; ``[]`` stands for any item of a list. A test keeps it complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field that differs.
+
+    Attributes:
+        field: ``workers[cpu].count``; lists of groups and users by name, not by position.
+        kind: what the cluster does with it.
+        old: the value that the cluster was made with; None for something new.
+        new: the value that is wanted; None for something taken away.
+    """
+
+    field: str
+    kind: ChangeKind
+    old: Any
+    new: Any
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a refused change; empty for the others."""
+        if self.kind is not ChangeKind.REFUSED:
+            return ""
+        if self.field.endswith(".max_count") and isinstance(self.old, int):
+            return f"set max_count: {self.old} to keep the cluster's room; for another, take it down and up again"
+        return "take the cluster down and up again, or give the new one another name"
+
+    def __str__(self) -> str:
+        return f"{self.field}: {_short(self.old)} → {_short(self.new)}: {self.kind}"
+
+
+def _short(value: Any) -> str:
+    text = "(none)" if value is None else str(value)
+    return text if len(text) <= 40 and text.isprintable() else "(a long text)"
+
+
+def spec_changes(old: ClusterSpec, new: ClusterSpec) -> list[Change]:
+    """What differs between the spec that a cluster was made with and another one, in the order of the fields.
+
+    A group's ``max_count`` is compared as it works out: without one it is ``count``, so changing ``count`` alone
+    changes the room that the cluster has, too.
+    """
+    found: list[Change] = []
+    _compare("", "", _resolved(old), _resolved(new), found)
+    return found
+
+
+def _resolved(spec: ClusterSpec) -> dict[str, Any]:
+    data = spec.canonical()
+    groups: dict[str, WorkerGroup] = {group.name: group for group in spec.workers}
+    data["workers"] = {name: {**_plain(group), "max_count": group.maximum} for name, group in groups.items()}
+    data["users"] = {user["name"]: user for user in data["users"]}
+    return data
+
+
+def _plain(group: WorkerGroup) -> dict[str, Any]:
+    data = group.model_dump(mode="json")
+    data["flavor"] = _size(data["flavor"])
+    return data
+
+
+def _size(flavor: Any) -> Any:
+    # Of one piece: "the flavor changed" is what a person wants to hear, not which of its numbers.
+    if isinstance(flavor, str):
+        return flavor
+    return f"{{cpus: {flavor['cpus']}, memory: {flavor['memory']}M, disk: {flavor['disk']}G}}"
+
+
+def _compare(field: str, entry: str, old: Any, new: Any, found: list[Change]) -> None:
+    if old == new:
+        return
+    listed = entry in {"workers", "users"}
+    # A whole group or user that comes or goes is one change.
+    if entry in TABLE or not (isinstance(old, dict) and isinstance(new, dict)):
+        found.append(Change(field, TABLE.get(entry, ChangeKind.REFUSED), old, new))
+        return
+    for key in dict.fromkeys([*old, *new]):
+        name = f"{field}[{key}]" if listed else f"{field}.{key}" if field else key
+        kind = f"{entry}[]" if listed else f"{entry}.{key}" if entry else key
+        _compare(name, kind, old.get(key), new.get(key), found)
