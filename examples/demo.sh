@@ -49,7 +49,7 @@ show vcluster doctor
 took 'doctor'
 
 title 'One file, one command'
-grep -v '^#' "$spec"
+grep -v -e '^#' -e '^$' "$spec"
 made=yes
 show vcluster up "$spec" --yes
 took 'up: image if there was none, three machines, first job on each'

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from vcluster.resources import templates
+
 ROOT = Path(__file__).parents[2]
 
 # Put together here, so that this file does not name them either.
@@ -83,28 +85,23 @@ def test_wheel_has_everything_that_is_read_at_run_time(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         entry_points = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
-    templates = {f"vcluster/{path.relative_to(ROOT)}" for path in tracked("templates/*")}
-    assert templates, "no templates in the checkout"
-    assert templates <= names
+    wanted = {f"vcluster/{path.relative_to(ROOT)}" for path in tracked("templates/*")}
+    assert wanted, "no templates in the checkout"
+    assert wanted <= names
     assert {"vcluster/py.typed", "vcluster/schema.json"} <= names
     assert "vcluster = vcluster.cli:main" in entry_points
     assert not [name for name in names if name.startswith(("tests/", "templates/"))]
 
 
 def test_templates_are_found_in_an_installed_wheel(installed: Path) -> None:
-    """Rendering finds its templates beside the installed package."""
-    code = "from vcluster import render; print(render.__file__); print(render.TEMPLATES)"
-    module, templates = python_in(installed, code).splitlines()
-    assert Path(module).is_relative_to(installed)
-    assert Path(templates) == installed / "vcluster" / "templates"
-    assert Path(templates).is_dir()
+    """An installed package finds its templates in itself."""
+    found = python_in(installed, "from vcluster.resources import templates; print(templates())")
+    assert Path(found) == installed / "vcluster" / "templates"
 
 
 def test_templates_are_found_in_the_checkout() -> None:
-    """Rendering finds ``templates/`` at the top of an editable install."""
-    from vcluster import render
-
-    assert Path(str(render.TEMPLATES)) == ROOT / "templates"
+    """An editable install finds ``templates/`` at the top of the checkout."""
+    assert templates() == ROOT / "templates"
 
 
 def test_schema_of_an_installed_wheel_is_json(installed: Path) -> None:
