@@ -188,7 +188,7 @@ def open_spec(target: str) -> ClusterSpec:
     """
     from vcluster.spec import ClusterSpec
 
-    return ClusterSpec.load(Path(target))
+    return ClusterSpec.load(target)
 
 
 def open_cluster(target: str, cloud: str | None, **settings: Any) -> Cluster:

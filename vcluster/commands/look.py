@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,6 +126,6 @@ def render_(spec: Path, output: Path, how: How) -> None:
 @command("schema")
 def schema_() -> None:
     """For editors: `# yaml-language-server: $schema=vcluster.schema.json` in a spec gives completion and checks."""
-    from vcluster.spec import ClusterSpec
+    from vcluster.spec import schema_json
 
-    click.echo(json.dumps(ClusterSpec.model_json_schema(), indent=2))
+    click.echo(schema_json(), nl=False)

@@ -27,14 +27,18 @@ INTERRUPTED = 130
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
+class ReaderGoneError(Exception):
+    """Nobody reads our stdout any more. Not an OSError, for click would end the process by itself with another code."""
+
+
 class LazyGroup(click.Group):
     """Knows its commands from the table and imports only the one that is called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of the help page."""
         return names()
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, its module imported; None for an unknown name."""
         module = module_of(cmd_name)
         if module is None:
@@ -55,7 +59,14 @@ class LazyGroup(click.Group):
             raise Misused(f"there is no command '{clean(args[0])}'", remedy, ctx)
         return super().resolve_command(ctx, args)
 
-    def get_help(self, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+    def invoke(self, ctx: click.Context) -> object:
+        """As click does, but the end of a pipe stays ours to handle."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGoneError from error
+
+    def get_help(self, ctx: click.Context) -> str:
         """The same page that is printed without click."""
         return help_page().rstrip()
 
@@ -69,9 +80,7 @@ def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> No
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help=OPTIONS["--version"]
-)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
 def root() -> None:
     """One YAML file, one command, a working cluster on cloud VMs; and it takes it all away again."""
 
@@ -102,7 +111,7 @@ def invoke(words: Sequence[str]) -> int:
                     list(words), prog_name=PROGRAM, standalone_mode=False, complete_var=COMPLETION_VARIABLE
                 )
                 sys.stdout.flush()
-        except BrokenPipeError:
+        except (BrokenPipeError, ReaderGoneError):
             raise
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last line of defence, for all errors
             failure = _failure(error, verbose)
@@ -110,7 +119,7 @@ def invoke(words: Sequence[str]) -> int:
                 traceback.print_exc()
             _say(failure, as_json="--json" in options)
             return failure.exit_code
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGoneError):
         _forget_stdout()
         return BROKEN_PIPE
     return code if isinstance(code, int) else 0

@@ -43,7 +43,7 @@ def clean(text: object, *, lines: bool = False) -> str:
 
 def duration(seconds: float) -> str:
     """A time span as a person says it: ``4.2s``, ``3m 07s``, ``2h 05m``."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m {rest:02d}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60:02d}m"

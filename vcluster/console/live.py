@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vcluster.console import clean, describe, duration
-from vcluster.events import Event, MachineChanged, StepFinished, StepStarted
+from vcluster.events import Event, MachineChanged, PlanMade, StepFinished, StepStarted
 
 __all__ = ["LiveReporter"]
 
@@ -67,6 +67,7 @@ class LiveReporter:
         self._begin = clock()
         self._rows: dict[str, Row] = {}
         self._busy: dict[str, None] = {}
+        self._waiting: tuple[str, ...] = ()
         self._note = ""
         self._lock = threading.RLock()
         self._live = Live(
@@ -85,6 +86,8 @@ class LiveReporter:
             match event:
                 case MachineChanged():
                     self._change(event)
+                case PlanMade(waiting=waiting):
+                    self._waiting = tuple(clean(what) for what in waiting)
                 case StepStarted(action=action, subject=subject):
                     self._busy[clean(f"{action} {subject}")] = None
                 case StepFinished(action=action, subject=subject):
@@ -110,7 +113,7 @@ class LiveReporter:
         """What is drawn now."""
         with self._lock:
             rows = list(self._rows.values())
-            busy = list(self._busy)
+            busy = list(self._busy) or [f"waiting for {what}" for what in self._waiting]
             note = self._note
         now = self._clock()
         parts: list[RenderableType] = []
