@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 
 __all__ = [
@@ -37,6 +38,11 @@ class Role(StrEnum):
     WORKER = "worker"
 
 
+@lru_cache(maxsize=1024)
+def _cluster_id(*words: str) -> str:
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:10]
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterRef:
     """Which cluster: the same three words give the same id on every computer.
@@ -54,8 +60,7 @@ class ClusterRef:
     @property
     def id(self) -> str:
         """Ten hex digits of SHA-256 over project, creator and name."""
-        text = "\0".join((self.project, self.creator, self.name))
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        return _cluster_id(self.project, self.creator, self.name)
 
     def tag(self, role: Role) -> str:
         """The mark that every resource carries from its create call on: ``vcluster/<id>/<role>``."""
@@ -245,7 +250,7 @@ class Observed:
     Attributes:
         notes: the few words that a later run must know without the user's file: ``spec`` (digest),
             ``ready-at`` (seconds since the epoch, set once the cluster was first Ready),
-            ``attempts/<machine>`` (how often a machine was replaced because it failed).
+            ``attempts/<machine>`` (how often it failed, and which boot failed last).
         health: machine name to :class:`Health`; empty when the head could not be asked.
     """
 

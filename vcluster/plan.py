@@ -36,11 +36,13 @@ def plan(goal: Goal, observed: Observed, ref: ClusterRef, now: float) -> Plan:
 
 def own(observed: Observed, ref: ClusterRef) -> Observed:
     """Only what carries the cluster's tag: checked on this side too, since a cloud may drop a filter silently."""
+    things = (*observed.networks, *observed.ports, *observed.machines)
+    mine = {tag for tag in {thing.tag for thing in things} if ref.owns(tag)}
     return replace(
         observed,
-        networks=tuple(n for n in observed.networks if ref.owns(n.tag)),
-        ports=tuple(p for p in observed.ports if ref.owns(p.tag)),
-        machines=tuple(m for m in observed.machines if ref.owns(m.tag)),
+        networks=tuple(n for n in observed.networks if n.tag in mine),
+        ports=tuple(p for p in observed.ports if p.tag in mine),
+        machines=tuple(m for m in observed.machines if m.tag in mine),
     )
 
 
@@ -133,7 +135,12 @@ class _Running:
         return bool(self.seen.notes.get(NOTE_READY))
 
     def attempts(self, name: str) -> int:
-        return int(self.seen.notes.get(NOTE_ATTEMPTS + name) or 0)
+        return int((self.seen.notes.get(NOTE_ATTEMPTS + name) or "0").split()[0])
+
+    def attempts_before(self, machine: Machine) -> int:
+        """Without this machine's own failure, which may have been written already by a try that went wrong then."""
+        note = self.seen.notes.get(NOTE_ATTEMPTS + machine.name, "")
+        return self.attempts(machine.name) - note.endswith(f" {_life(machine)}")
 
     def health(self, name: str) -> Health:
         return self.seen.health.get(name, Health.UNKNOWN)
@@ -245,8 +252,8 @@ class _Running:
         return self.now - started > self.goal.boot_timeout
 
     def _failed(self, machine: Machine, reason: str) -> None:
-        attempts = self.attempts(machine.name)
-        notes = {NOTE_ATTEMPTS + machine.name: str(attempts + 1)}
+        attempts = self.attempts_before(machine)
+        notes = {NOTE_ATTEMPTS + machine.name: f"{attempts + 1} {_life(machine)}"}
         if machine.role is Role.HEAD and self.was_ready:
             if attempts < self.goal.max_attempts:
                 self.add(Verb.REBOOT, machine, reason, failed=True, notes=notes)
@@ -335,3 +342,8 @@ class _Running:
             notes[NOTE_READY] = f"{self.now:.0f}"
         if notes:
             self._note(notes, "ready")
+
+
+def _life(machine: Machine) -> str:
+    """One boot of one machine, as the attempts' note names it."""
+    return f"{machine.uuid}@{machine.started:.0f}"

@@ -42,6 +42,7 @@ class Run:
 
     cloud: MemoryCloud
     name: str = "demo"
+    poll: float = 2.0
     events: list[Event] = field(default_factory=list)
     consoles: dict[str, str] = field(default_factory=dict)
     cancel: threading.Event = field(default_factory=threading.Event)
@@ -60,6 +61,7 @@ class Run:
             cancel=self.cancel,
             keep_console=self.consoles.__setitem__,
             pool=pool,
+            poll=self.poll,
         )
 
     def to(self, goal: Goal, *, timeout: float = 7200.0, pool: int = 4) -> Outcome:

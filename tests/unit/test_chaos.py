@@ -14,7 +14,7 @@ from vcluster.errors import CloudError, PermanentError, QuotaError
 from vcluster.model import Health
 
 WORKERS = 999
-SEEDS = int(os.environ.get("VCLUSTER_CHAOS_SEEDS", "100"))
+SEEDS = int(os.environ.get("VCLUSTER_CHAOS_SEEDS", "10"))
 TEMPORARY = range(0, SEEDS, 2)
 PERMANENT = range(1, SEEDS, 2)
 
@@ -25,14 +25,14 @@ def weather(seed: int) -> FaultScript:
 
 
 def clean(cloud: MemoryCloud) -> None:
-    Run(cloud).to(ABSENT, timeout=100_000, pool=1)
+    Run(cloud, poll=15.0).to(ABSENT, timeout=100_000, pool=1)
     assert cloud.resources() == []
 
 
 @pytest.mark.parametrize("seed", TEMPORARY)
 def test_temporary_faults_alone_always_converge(seed: int) -> None:
     cloud = MemoryCloud(faults=weather(seed), lag=seed % 5)
-    outcome = Run(cloud).to(running(WORKERS), timeout=100_000, pool=1)
+    outcome = Run(cloud, poll=15.0).to(running(WORKERS), timeout=100_000, pool=1)
     names = Counter(machine.name for machine in outcome.observed.machines)
     assert len(names) == WORKERS + 1
     assert set(names.values()) == {1}
@@ -64,6 +64,6 @@ def test_a_permanent_fault_ends_in_the_class_that_the_script_predicts(seed: int)
     script, quota, expected = scripts(seed)
     cloud = MemoryCloud(faults=script, quota=quota, lag=seed % 5)
     with pytest.raises(CloudError) as caught:
-        Run(cloud).to(running(WORKERS), timeout=100_000, pool=1)
+        Run(cloud, poll=15.0).to(running(WORKERS), timeout=100_000, pool=1)
     assert type(caught.value) is expected
     clean(cloud)

@@ -411,13 +411,15 @@ class MemoryCloud:
                 entry.trouble = Trouble.NONE
 
     def _picture(self, entry: _Entry) -> Machine:
-        now = self.now()
+        now, state, fault = self.now(), entry.machine.state, entry.machine.fault
         if entry.gone_at != float("inf"):
-            return replace(entry.machine, state=MachineState.DELETING)
-        if entry.trouble in (Trouble.ERROR, Trouble.DIES) and entry.trouble_at <= now:
-            return replace(entry.machine, state=MachineState.ERROR, fault=f"scripted: {entry.trouble}")
-        if entry.machine.state is MachineState.BUILD and entry.active_at <= now:
-            return replace(entry.machine, state=MachineState.ACTIVE)
+            state = MachineState.DELETING
+        elif entry.trouble in (Trouble.ERROR, Trouble.DIES) and entry.trouble_at <= now:
+            state, fault = MachineState.ERROR, f"scripted: {entry.trouble}"
+        elif state is MachineState.BUILD and entry.active_at <= now:
+            state = MachineState.ACTIVE
+        if state is not entry.machine.state:
+            entry.machine = replace(entry.machine, state=state, fault=fault)
         return entry.machine
 
 
