@@ -1,4 +1,4 @@
-"""What a changed spec means for a cluster that is there: each field changes in place, replaces workers or is refused."""
+"""What a changed spec means for a running cluster: each field changes in place, replaces workers, or is refused."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -41,7 +41,7 @@ from vcluster.spec_base import (
 )
 from vcluster.spec_checks import NAME, Trouble
 from vcluster.spec_file import Source, dump, read_bytes, read_text
-from vcluster.spec_words import Kind
+from vcluster.spec_words import BRANCHES, Kind
 
 __all__ = [
     "NAME",
@@ -76,12 +76,14 @@ class FlavorSpec(Model):
 
 
 def _branch(value: Any) -> str | None:
-    return "<name>" if isinstance(value, str) else "<size>" if isinstance(value, dict | FlavorSpec) else None
+    if isinstance(value, str):
+        return BRANCHES[0]
+    return BRANCHES[1] if isinstance(value, dict | FlavorSpec) else None
 
 
 AnyFlavor = Annotated[
-    Annotated[str, AfterValidator(checks.flavor_name), pattern(checks.FLAVOR), Tag("<name>")]
-    | Annotated[FlavorSpec, Tag("<size>")],
+    Annotated[str, AfterValidator(checks.flavor_name), pattern(checks.FLAVOR), Tag(BRANCHES[0])]
+    | Annotated[FlavorSpec, Tag(BRANCHES[1])],
     Discriminator(_branch),
     Kind("flavor", "a flavor's name, or a size such as {cpus: 2, memory: 1G, disk: 6G}"),
 ]
@@ -237,6 +239,10 @@ class ImageSpec(Model):
         return super()._prepare(cross.one_source(data))
 
     @classmethod
+    def _written(cls, data: Any) -> Mapping[str, str]:
+        return {"source": cross.source_key(data)}
+
+    @classmethod
     def _cross(cls, data: Any) -> list[Trouble]:
         return cross.image(data)
 
@@ -310,7 +316,7 @@ class ClusterSpec(Model):
         return self.model_dump(mode="json", exclude_none=True)
 
     def to_yaml(self) -> str:
-        """The spec as YAML that needs no other file."""
+        """The spec as YAML that needs no other file, but for an image that is one."""
         return dump(self.canonical())
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -45,6 +46,12 @@ class Model(BaseModel):
         return data
 
     @classmethod
+    def _written(cls, data: Any) -> Mapping[str, str]:
+        """Field to the key under which the user wrote it, where that is another one."""
+        del data
+        return {}
+
+    @classmethod
     def _cross(cls, data: Any) -> list[Trouble]:
         """What is wrong among several fields of ``data``, a model or anything at all that a user wrote."""
         del data
@@ -57,6 +64,7 @@ class Model(BaseModel):
         token = _inside.set(True)
         result: Self | None = None
         found: list[Trouble] = []
+        written = cls._written(data)
         data = cls._prepare(data)
         try:
             result = handler(data)
@@ -66,6 +74,7 @@ class Model(BaseModel):
             _inside.reset(token)
         places = {trouble.at for trouble in found}
         found += [t for t in cls._cross(data if result is None else result) if t.at not in places]
+        found = [replace(t, at=(written.get(str(t.at[0]), t.at[0]), *t.at[1:])) if t.at else t for t in found]
         source = info.context if isinstance(info.context, Source) else Source()
         # Raised out here, not in the handler above: pydantic's error quotes the input, which may be a secret.
         if outermost and (found or source.problems):

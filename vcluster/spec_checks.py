@@ -268,7 +268,7 @@ def _mebibytes(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     text = value.strip() if isinstance(value, str) else ""
-    number = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([KMGT])(?:i|iB)?", text, re.IGNORECASE)
+    number = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([KMGT])(?:i|iB)?", text, re.IGNORECASE | re.ASCII)
     if not number:
         remedy = f"write {text[:-1]}: sizes are powers of 1024" if re.fullmatch(r"[0-9.]+[KMGTkmgt][Bb]", text) else ""
         raise RefusedError(f"must be a size such as 1G, 1.5G or 512M, got {show(value)}", remedy)

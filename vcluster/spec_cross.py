@@ -12,7 +12,7 @@ from typing import Any
 
 from vcluster.spec_checks import RefusedError, Trouble, seconds, show
 
-__all__ = ["MOST_MACHINES", "SOURCES", "cluster", "counts", "image", "one_source", "times"]
+__all__ = ["MOST_MACHINES", "SOURCES", "cluster", "counts", "image", "one_source", "source_key", "times"]
 
 MOST_MACHINES = 4000
 LONGEST_HOSTNAME = 63
@@ -62,14 +62,18 @@ def times(slurm: Any) -> list[Trouble]:
 _TIMES = (("default_time", "1:00:00"), ("max_time", "UNLIMITED"))
 
 
+def source_key(data: Any) -> str:
+    """Under which of its names an image's source was written; its first when there are none or several."""
+    given = [key for key in SOURCES if isinstance(data, Mapping) and data.get(key) is not None]
+    return given[0] if len(given) == 1 else SOURCES[0]
+
+
 def one_source(data: Any) -> Any:
     """An image's section with its source under that name, whichever of its forms the user chose."""
     if isinstance(data, str):
         return {"source": data}
-    if isinstance(data, Mapping):
-        given = [key for key in SOURCES if data.get(key) is not None]
-        if len(given) == 1 and given[0] != "source":
-            return {"source" if key == given[0] else key: value for key, value in data.items()}
+    if isinstance(data, Mapping) and (written := source_key(data)) != "source":
+        return {"source" if key == written else key: value for key, value in data.items() if key != "source"}
     return data
 
 
@@ -119,6 +123,7 @@ def _sizes(data: Any, groups: list[Any], names: list[Any]) -> Iterator[Trouble]:
             total = -MOST_MACHINES * MOST_MACHINES
             continue
         total += max(most, count)
+        # Only names that are right by themselves: longer ones have been complained about.
         host = f"{cluster_name}-{name}-{most}"
         if isinstance(cluster_name, str) and isinstance(name, str) and LONGEST_HOSTNAME < len(host) < 80:
             yield Trouble(

@@ -123,8 +123,9 @@ def read_text(data: bytes | str, source: Source) -> dict[str, Any] | None:
     if source.problems:
         return None
     if isinstance(root, MappingNode):
-        value = _Walk(source).value(root, (), 0)
-        return value if isinstance(value, dict) else None
+        walk = _Walk(source)
+        value: dict[str, Any] = walk.value(root, (), 0)
+        return None if walk.full else value
     if root is None:
         source.add((), (1, 1), "the file is empty", "the smallest spec holds two lines: name: demo, cloud: local")
     else:

@@ -156,6 +156,8 @@ def _key(line: str) -> str:
         raise cut
     if words[0] == "ssh-rsa" and (bits := int.from_bytes(fields[2]).bit_length()) < RSA_BITS:
         raise RefusedError(f"is an RSA key of {bits} bits, at least {RSA_BITS} are needed", "ssh-keygen -t ed25519")
+    if words[0].startswith("ecdsa-") and fields[1] != words[0].removeprefix("ecdsa-sha2-").encode():
+        raise cut
     comment = " ".join(SAFE_COMMENT.sub("", words[2] if len(words) > 2 else "").split())[:100].strip()
     return " ".join([words[0], base64.b64encode(blob).decode(), comment]).strip()
 
@@ -224,8 +226,7 @@ def image_source(value: str, folder: Path | None) -> str:
         return url(value)
     if "/" in value or value.startswith("~") or value.endswith((".qcow2", ".img", ".raw")):
         # Whether it exists is the cloud's question: a cluster's spec is also read where the image is not.
-        absolute = value.startswith(("/", "~"))
-        return str(_locate(value, Path("/") if absolute else folder).absolute())
+        return str(_locate(value, folder).absolute())
     if not IMAGE_NAME.fullmatch(value):
         raise RefusedError(f"must be an image's address, path or name, got {show(value)}")
     return value

@@ -12,7 +12,10 @@ from pydantic.fields import FieldInfo
 
 from vcluster.spec_checks import Path, RefusedError, Trouble, nearest, show
 
-__all__ = ["Kind", "troubles"]
+__all__ = ["BRANCHES", "Kind", "troubles"]
+
+BRANCHES = ("<name>", "<size>")
+"""How the branches of a flavor are tagged in pydantic's places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,10 @@ class Kind:
 def troubles(model: type[BaseModel], error: ValidationError) -> Iterator[Trouble]:
     """Every error of one section in words, with places relative to the section."""
     for item in error.errors(include_url=False):
-        # Parts such as "<size>" name the branch of a union, which the user never wrote.
-        place: Path = tuple(part for part in item["loc"] if not str(part).startswith("<"))
+        # These are found in this very section, so the place is the key, whatever it looks like; elsewhere parts such
+        # as "<size>" name the branch of a union, which the user never wrote.
+        own = item["type"] in {"extra_forbidden", "missing"}
+        place: Path = tuple(part for part in item["loc"] if own or part not in BRANCHES)
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, RefusedError):
             yield from (trouble.under(place) for trouble in cause.troubles)

@@ -1,0 +1,84 @@
+"""The table of changes: complete, and applied to what really differs."""
+
+from __future__ import annotations
+
+import pytest
+
+from vcluster.changes import TABLE, ChangeKind, spec_changes
+from vcluster.spec import ClusterSpec, FlavorSpec
+from vcluster.spec_docs import sections
+
+
+def spec(text: str = "") -> ClusterSpec:
+    return ClusterSpec.from_yaml(f"name: demo\ncloud: local\n{text}")
+
+
+def test_every_field_is_in_the_table() -> None:
+    every = {f"{place}.{name}" if place else name for place, model in sections() for name in model.model_fields}
+    inside = {field for field in every if field.partition(".flavor.")[1]}
+    parents = {place.removesuffix("[]") for place, model in sections() if place and model is not FlavorSpec}
+    assert every - inside - parents == set(TABLE)
+    assert len(TABLE) >= 26
+
+
+def test_what_changes_in_place_is_exactly_this() -> None:
+    assert {f for f, kind in TABLE.items() if kind is ChangeKind.IN_PLACE} == {"workers[].count", "workers[].min_count"}
+
+
+def test_nothing_differs() -> None:
+    assert spec_changes(spec(), spec("head: {flavor: small}\nslurm: {max_time: INFINITE}")) == []
+
+
+GROUP = "workers: [{name: a, count: 2, max_count: 4}]"
+SIZED = "workers: [{name: a, count: 2, max_count: 4, flavor: {cpus: 1, memory: 1G, disk: 6G}}]"
+TWO = "workers: [{name: a, count: 2, max_count: 4}, {name: b}]"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (GROUP, GROUP.replace("2", "3"), {"workers[a].count": "changed in place"}),
+        (GROUP, GROUP.replace("count: 2", "count: 2, min_count: 1"), {"workers[a].min_count": "changed in place"}),
+        (GROUP, GROUP.replace("4", "5"), {"workers[a].max_count": "refused"}),
+        (GROUP, SIZED, {"workers[a].flavor": "refused"}),
+        (SIZED, SIZED.replace("1G", "2G"), {"workers[a].flavor": "refused"}),
+        (GROUP, TWO, {"workers[b]": "refused"}),
+        (TWO, GROUP, {"workers[b]": "refused"}),
+        (GROUP, GROUP.replace("name: a", "name: b"), {"workers[a]": "refused", "workers[b]": "refused"}),
+        ("users: [{name: al}]", "users: [{name: al, sudo: true}]", {"users[al].sudo": "refused"}),
+        ("", "users: [{name: al}]", {"users[al]": "refused"}),
+        ("", "packages: [gcc]", {"packages": "refused"}),
+        ("", "setup: {head: '#!/bin/sh'}", {"setup.head": "refused"}),
+        ("", "slurm: {memory_per_cpu: 1G}", {"slurm.memory_per_cpu": "refused"}),
+        ("", "head: {flavor: large}", {"head.flavor": "refused"}),
+        ("", "access: {allow_from: [10.0.0.0/8]}", {"access.allow_from": "refused"}),
+    ],
+)
+def test_changes(old: str, new: str, expected: dict[str, str]) -> None:
+    found = spec_changes(spec(old), spec(new))
+    assert {change.field: str(change.kind) for change in found} == expected
+    assert all(bool(change.remedy) == (change.kind is ChangeKind.REFUSED) for change in found)
+    assert all(str(change).startswith(f"{change.field}: ") for change in found)
+
+
+def test_count_without_max_count_changes_the_room_too() -> None:
+    found = {
+        change.field: change for change in spec_changes(spec("workers: [{count: 2}]"), spec("workers: [{count: 1}]"))
+    }
+    assert set(found) == {"workers[cpu].count", "workers[cpu].max_count"}
+    assert "set max_count: 2" in found["workers[cpu].max_count"].remedy
+    kept = spec_changes(spec("workers: [{count: 2}]"), spec("workers: [{count: 1, max_count: 2}]"))
+    assert [change.field for change in kept] == ["workers[cpu].count"]
+
+
+def test_order_of_users_and_groups_does_not_matter() -> None:
+    one, other = "users: [{name: a}, {name: b}]", "users: [{name: b}, {name: a}]"
+    assert spec_changes(spec(one), spec(other)) == []
+
+
+def test_old_and_new_values() -> None:
+    (change,) = spec_changes(spec(GROUP), spec(GROUP.replace("2", "3")))
+    assert (change.old, change.new) == (2, 3)
+    assert str(change) == "workers[a].count: 2 → 3: changed in place"
+    (removed,) = spec_changes(spec("users: [{name: al}]"), spec())
+    assert removed.new is None
