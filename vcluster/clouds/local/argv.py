@@ -1,0 +1,111 @@
+"""The command line of a machine's QEMU. Pure: a record and paths in, words out; never a secret among them.
+
+What was chosen, and why:
+
+- ``q35`` for all: it starts a kernel given to it and an ordinary cloud image alike. ``microvm`` saves little where
+  it counts (see docs) and boots no ordinary image.
+- ``-cpu Nehalem`` in emulation: the x86-64-v2 level that today's distributions and wheels ask for, and none of the
+  later features (AVX, five-level pages) that software is slow at.
+- ``cache=writeback`` for the head: what the guest flushed survives the host's crash, and the databases and the
+  home lie there. ``cache=unsafe`` for workers, which are replaced and not repaired.
+- ``-action`` stays at its defaults: a guest that powers off ends its QEMU. Which of the two it was is told by
+  a second QMP monitor, whose output is a file: it holds every event, the last one included.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vcluster.clouds.local.accel import Accel
+from vcluster.clouds.local.records import MachineRecord, mac_of
+from vcluster.model import Role
+
+__all__ = ["EMULATION_OVERHEAD", "OVERHEAD", "qemu_argv"]
+
+TB_SIZE = 256
+"""MiB for translated code; QEMU's own default is 1024 for each machine, which is a lot for forty."""
+
+OVERHEAD = 120
+"""MiB that a QEMU takes beside its guest's memory."""
+
+EMULATION_OVERHEAD = TB_SIZE
+"""MiB on top of that in emulation."""
+
+
+def qemu_argv(
+    record: MachineRecord, *, cluster: str, folder: Path, sockets: Path, binary: str, accel: Accel
+) -> list[str]:
+    """Every word of the command.
+
+    Args:
+        folder: the machine's.
+        sockets: where the cluster's switch listens.
+    """
+    argv = [binary, "-name", f"{cluster}/{record.name}", "-uuid", record.uuid]
+    argv += ["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,vmport=off,smm=off"]
+    if accel.native:
+        argv += ["-accel", accel.name, "-cpu", "host"]
+    else:
+        argv += ["-accel", f"tcg,thread=multi,tb-size={TB_SIZE}", "-cpu", "Nehalem"]
+    argv += ["-smp", str(record.cpus), "-m", str(record.memory), "-rtc", "base=utc"]
+    # Not spawn=deny and elevateprivileges=deny: the first forbids -daemonize, the second is refused beside it.
+    argv += ["-sandbox", "on,obsolete=deny,resourcecontrol=deny"]
+    argv += _boot(record, accel) + _disks(record, folder) + _nets(record, sockets)
+    argv += ["-device", "virtio-rng-pci"]
+    argv += ["-chardev", f"file,id=console,path={_quote(folder / 'console.log')},append=on"]
+    argv += ["-serial", "chardev:console"]
+    argv += ["-chardev", f"socket,id=qmp,path={_quote(folder / 'qmp.sock')},server=on,wait=off"]
+    argv += ["-mon", "chardev=qmp,mode=control"]
+    # A "pipe" whose two ends are ordinary files: events.in holds the one handshake that makes QEMU send events.
+    argv += ["-chardev", f"pipe,id=events,path={_quote(folder / 'events')}", "-mon", "chardev=events,mode=control"]
+    argv += ["-D", str(folder / "qemu.log"), "-daemonize", "-pidfile", str(folder / "qemu.pid")]
+    return argv
+
+
+def _boot(record: MachineRecord, accel: Accel) -> list[str]:
+    if not record.kernel:
+        return []
+    words = ["root=/dev/vda", "rw", "console=ttyS0", "quiet", "loglevel=4", "panic=10"]
+    if not accel.native:
+        # Software has no speculation to guard against, and its clock needs no watchdog to call it unstable.
+        words += ["mitigations=off", "tsc=reliable", "no_timer_check"]
+    boot = ["-kernel", record.kernel, "-append", " ".join(words)]
+    return boot + (["-initrd", record.initrd] if record.initrd else [])
+
+
+def _disks(record: MachineRecord, folder: Path) -> list[str]:
+    cache = "writeback" if record.role == Role.HEAD else "unsafe"
+    # A full host disk pauses the machine (werror=enospc) instead of telling its file system of a broken disk.
+    return [
+        "-drive",
+        f"file={_quote(folder / 'disk.qcow2')},if=none,id=disk,format=qcow2,cache={cache},"
+        "discard=unmap,detect-zeroes=unmap,werror=enospc",
+        "-device",
+        "virtio-blk-pci,drive=disk,bootindex=1",
+        "-drive",
+        f"file={_quote(folder / 'seed.iso')},if=none,id=seed,format=raw,readonly=on",
+        "-device",
+        "virtio-blk-pci,drive=seed",
+    ]
+
+
+def _nets(record: MachineRecord, sockets: Path) -> list[str]:
+    # IPv6 off: the host's loopback would be reachable a second way. romfile empty: nobody boots from the network.
+    user = "user,id=outside,ipv6=off"
+    if record.ssh_port:
+        user += f",hostfwd=tcp:127.0.0.1:{record.ssh_port}-:22"
+    return [
+        "-netdev",
+        f"vde,id=private,sock={_quote(sockets)}",
+        "-device",
+        f"virtio-net-pci,netdev=private,mac={record.mac},romfile=",
+        "-netdev",
+        user,
+        "-device",
+        f"virtio-net-pci,netdev=outside,mac={mac_of(record.address, outside=True)},romfile=",
+    ]
+
+
+def _quote(path: Path) -> str:
+    """A comma ends a QEMU option unless it is doubled."""
+    return str(path).replace(",", ",,")

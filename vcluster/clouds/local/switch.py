@@ -1,0 +1,104 @@
+"""The private network of a cluster: one ``vde_switch`` on unix sockets that only its owner may open.
+
+QEMU does not connect again to a switch that died. So a machine's record says which run of the switch it is
+connected to; with another run (or none) the machine is off its network, is observed in ERROR, and a reboot mends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from vcluster.clouds.local import processes
+from vcluster.clouds.local.accel import install_hint
+from vcluster.clouds.local.processes import Process
+from vcluster.errors import PermanentError, UsageError
+
+__all__ = ["check_socket_path", "choose_cidr", "ensure", "running", "stop"]
+
+_PORTS = 4096
+"""As many as a /20 has addresses; an unused one costs the switch a pointer."""
+
+_LONGEST = 103
+"""Bytes of a unix socket's path that every system takes (Linux: 107)."""
+
+_NAMES = ("net/.4194304-00000", "machines/01234567/qmp.sock")
+
+
+def check_socket_path(cluster: Path) -> None:
+    """See that every socket in a cluster's folder can have its name.
+
+    Raises:
+        PermanentError: the folder's path is too long.
+    """
+    longest = max(len(str(cluster / name).encode()) for name in _NAMES)
+    if longest > _LONGEST:
+        raise PermanentError(
+            f"the path {cluster} is {longest - _LONGEST} bytes too long for the sockets that lie in it",
+            remedy="set VCLUSTER_HOME to a shorter path, for example ~/.vc",
+        )
+
+
+def choose_cidr(taken: list[ipaddress.IPv4Network]) -> str:
+    """A /20 that none of the host's own routes leads into, so that a machine can reach what its host can."""
+    candidates = (ipaddress.IPv4Network(f"10.{n}.0.0/20") for n in (77, *range(78, 255), *range(16, 77)))
+    return str(next((c for c in candidates if not any(c.overlaps(t) for t in taken)), "10.77.0.0/20"))
+
+
+def host_routes() -> list[ipaddress.IPv4Network]:
+    """Networks that the host routes to, but for the default; empty where that cannot be told."""
+    routes = []
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+            words = line.split()
+            address, mask = (int.from_bytes(bytes.fromhex(words[n]), "little") for n in (1, 7))
+            if mask:
+                routes.append(ipaddress.IPv4Network((address, mask.bit_count()), strict=False))
+    return routes
+
+
+def running(sockets: Path) -> Process | None:
+    """The cluster's switch, if it runs."""
+    with contextlib.suppress(OSError, ValueError):
+        return processes.find(int((sockets / "switch.pid").read_text()), str(sockets))
+    return None
+
+
+def ensure(sockets: Path) -> Process:
+    """The cluster's switch, started if it does not run. Call it with the cluster's lock held.
+
+    Raises:
+        UsageError: vde_switch is not installed.
+        PermanentError: it does not start.
+    """
+    found = running(sockets) or processes.find_all({str(sockets)}, program="vde_switch").get(str(sockets))
+    if found is not None:
+        return found
+    binary = shutil.which("vde_switch")
+    if binary is None:
+        raise UsageError("vde_switch is not installed", remedy=install_hint("vde2", "vde"))
+    for path in sockets.iterdir():  # sockets of the one that died
+        path.unlink(missing_ok=True)
+    argv = [binary, "--daemon", "--sock", str(sockets), "--pidfile", str(sockets / "switch.pid")]
+    argv += ["--numports", str(_PORTS), "--mode", "0600", "--dirmode", "0700", "--rcfile", "/dev/null"]
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False, umask=0o077
+    )
+    deadline = time.monotonic() + 5.0
+    while (found := running(sockets)) is None:
+        if done.returncode or time.monotonic() > deadline:
+            raise PermanentError(f"vde_switch does not start: {done.stderr.strip() or done.returncode}")
+        time.sleep(0.02)
+    return found
+
+
+def stop(sockets: Path) -> None:
+    """End the cluster's switch. Not running: no error. Call it with the cluster's lock held."""
+    mark = str(sockets)
+    for found in (running(sockets), processes.find_all({mark}, program="vde_switch").get(mark)):
+        if found is not None:
+            processes.kill(found, mark, grace=2.0)

@@ -1,0 +1,202 @@
+"""One machine's QEMU: its files, its start, its end, and what it looks like from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import socket
+import struct
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from vcluster.clouds.local import processes, qmp, switch
+from vcluster.clouds.local.accel import Accel, install_hint, qemu_binary
+from vcluster.clouds.local.argv import qemu_argv
+from vcluster.clouds.local.files import failed, write_atomic
+from vcluster.clouds.local.processes import Process
+from vcluster.clouds.local.records import ClusterFolder, MachineRecord, Wish
+from vcluster.errors import CloudError, ConflictError, PermanentError, QuotaError, TemporaryError, UsageError
+from vcluster.model import Role
+
+__all__ = ["create_disk", "end", "launch", "power_down", "process_of", "tail"]
+
+_START = 60.0
+_PORT_RANGE = range(20000, 30000)
+"""Below the range from which the host picks its own outgoing ports, so that a stopped head keeps its port."""
+
+_PORT_TRIES = 5
+
+
+def process_of(folder: Path, record: MachineRecord) -> Process | None:
+    """The machine's QEMU, looked for by its pid file alone."""
+    with contextlib.suppress(OSError, ValueError):
+        return processes.find(int((folder / "qemu.pid").read_text()), record.uuid)
+    return None
+
+
+def create_disk(folder: Path, base: Path, size: int) -> None:
+    """A qcow2 overlay of ``size`` GiB on an image.
+
+    Raises:
+        UsageError: qemu-img is not installed.
+        PermanentError: the image is missing, unreadable or larger than the disk.
+        QuotaError: the host's disk is full.
+    """
+    binary = shutil.which("qemu-img")
+    if binary is None:
+        raise UsageError("qemu-img is not installed", remedy=install_hint("qemu-utils", "qemu"))
+    least = virtual_size(base)
+    if least > size << 30:
+        raise PermanentError(
+            f"the image {base.name} is {least / (1 << 30):.1f} GiB large, the flavor's disk {size} GiB",
+            remedy="choose a flavor with a larger disk",
+        )
+    argv = [
+        binary,
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-F",
+        "qcow2",
+        "-b",
+        str(base),
+        str(folder / "disk.qcow2"),
+        f"{size}G",
+    ]
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, umask=0o077
+    )
+    if done.returncode:
+        raise _refused("qemu-img cannot make the machine's disk", done.stderr)
+
+
+def virtual_size(image: Path) -> int:
+    """Bytes of the disk that a qcow2 image holds.
+
+    Raises:
+        PermanentError: it is no qcow2 image.
+    """
+    try:
+        with image.open("rb") as file:
+            header = file.read(32)
+    except OSError as error:
+        raise failed(error, "cannot read the image") from error
+    if len(header) < 32 or header[:4] != b"QFI\xfb":
+        raise PermanentError(f"{image} is not a qcow2 image")
+    return int(struct.unpack(">Q", header[24:32])[0])
+
+
+def launch(folder: ClusterFolder, record: MachineRecord, accel: Accel) -> MachineRecord:
+    """Start a machine's QEMU. The record says so before it starts. Call it with the machine's lock held.
+
+    Raises:
+        PermanentError: QEMU does not start; with its last words.
+        QuotaError: for want of memory or disk.
+    """
+    path = folder.machine_path(record.uuid)
+    tries = _PORT_TRIES
+    while True:
+        with folder.lock() as there:
+            if not there:
+                raise ConflictError(f"cluster {folder.ref.name!r} is gone")
+            run = switch.ensure(folder.sockets).run
+        if record.role == Role.HEAD and not _port_free(record.ssh_port):
+            record = replace(record, ssh_port=_choose_port())
+        record = replace(record, wish=Wish.RUNNING, boot_id=processes.boot_id(), switch=run, started=time.time())
+        try:
+            _fresh_files(path)
+            folder.save(record)
+            argv = qemu_argv(
+                record, cluster=folder.ref.name, folder=path, sockets=folder.sockets, binary=qemu_binary(), accel=accel
+            )
+            with (path / "qemu.log").open("ab") as log:
+                done = subprocess.run(
+                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=_START, check=False, umask=0o077
+                )
+        except subprocess.TimeoutExpired as error:
+            end(path, record)
+            raise TemporaryError(f"QEMU of {record.name} did not start within {_START:.0f} s", delay=10.0) from error
+        except OSError as error:
+            raise failed(error, f"cannot start {record.name}") from error
+        if done.returncode == 0:
+            (path / "qmp.sock").chmod(0o600)
+            return record
+        said = tail(path / "qemu.log", 10)
+        tries -= 1
+        if "host forwarding rule" not in said or not tries:
+            raise _refused(f"QEMU of {record.name} does not start", said)
+        record = replace(record, ssh_port=0)  # somebody took the port in between: another one
+
+
+def _fresh_files(path: Path) -> None:
+    for name in ("qmp.sock", "qemu.pid", "qemu.log"):
+        (path / name).unlink(missing_ok=True)
+    write_atomic(path / "events.in", qmp.HANDSHAKE)
+    write_atomic(path / "events.out", b"")
+    for name in ("qemu.log", "console.log"):  # QEMU would make them with a mask of its own
+        (path / name).touch(mode=0o600)
+
+
+def _refused(what: str, said: str) -> CloudError:
+    text = f"{what}:\n{said.strip()}"
+    if any(word in said for word in ("No space left", "Cannot allocate memory", "Disk quota exceeded")):
+        return QuotaError(text, remedy="make room on this machine")
+    return PermanentError(text)
+
+
+def _choose_port() -> int:
+    for port in random.sample(_PORT_RANGE, 200):
+        if _port_free(port):
+            return port
+    raise TemporaryError("no free port on the loopback interface for the head's SSH", delay=10.0)
+
+
+def _port_free(port: int) -> bool:
+    if not port:
+        return False
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as QEMU does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def power_down(path: Path, record: MachineRecord, *, grace: float) -> None:
+    """Press the power button, wait, and pull the plug when the guest takes too long."""
+    deadline = time.monotonic() + grace
+    if process_of(path, record) is not None and qmp.power_down(path / "qmp.sock"):
+        pressed = time.monotonic()
+        while process_of(path, record) is not None and time.monotonic() < deadline:
+            if time.monotonic() - pressed > 15:  # a guest that was still booting did not hear it
+                pressed = time.monotonic()
+                qmp.power_down(path / "qmp.sock")
+            time.sleep(0.1)
+    end(path, record)
+
+
+def end(path: Path, record: MachineRecord) -> None:
+    """End a machine's QEMU, wherever it is, at once. Not running: no error."""
+    known = process_of(path, record)
+    if known is not None:
+        processes.kill(known, record.uuid, grace=5.0)
+    stray = processes.find_all({record.uuid}).get(record.uuid)  # started, and its pid file not written or lost
+    if stray is not None:
+        processes.kill(stray, record.uuid, grace=5.0)
+
+
+def tail(path: Path, lines: int) -> str:
+    """The last lines of a text file, at most 256 KiB; empty when it is not there."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - (256 << 10)))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.replace("\r", "").splitlines()[-lines:]) if lines > 0 else ""
