@@ -33,7 +33,7 @@ PEM_BYTES = 256 * 1024
 RSA_BITS = 2048
 SAFE_COMMENT = re.compile(r"[^A-Za-z0-9@._+:/ -]")
 # Printable and without what a shell or a quoted string would take for its own.
-SAFE_PATH = re.compile(r"[^\x00-\x1f\x7f-\x9f\"'\\`$]{1,1024}")
+SAFE_PATH = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\"'\\`$]{1,1024}")
 IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:()+ -]{0,127}")
 
 
