@@ -36,8 +36,8 @@ def plan(goal: Goal, observed: Observed, ref: ClusterRef, now: float) -> Plan:
 
 def own(observed: Observed, ref: ClusterRef) -> Observed:
     """Only what carries the cluster's tag: checked on this side too, since a cloud may drop a filter silently."""
-    things = (*observed.networks, *observed.ports, *observed.machines)
-    mine = {tag for tag in {thing.tag for thing in things} if ref.owns(tag)}
+    tags = {n.tag for n in observed.networks} | {p.tag for p in observed.ports} | {m.tag for m in observed.machines}
+    mine = {tag for tag in tags if ref.owns(tag)}
     return replace(
         observed,
         networks=tuple(n for n in observed.networks if n.tag in mine),

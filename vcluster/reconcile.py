@@ -7,12 +7,11 @@ memory of what it did itself, because a cloud's listings may lag behind its acts
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Protocol
 
 from vcluster import retry
 from vcluster.actions import Action, Goal, Plan, Power, Verb
@@ -31,24 +30,12 @@ from vcluster.events import Event, EventHandler, MachineChanged, PlanMade, Retry
 from vcluster.ledger import Ledger
 from vcluster.model import ClusterRef, MachineRequest, MachineState, Network, Observed, Port, PortRequest, Role, Slot
 from vcluster.plan import chosen_network, chosen_ports, own, plan
-from vcluster.stacks.base import Control
+from vcluster.stacks.base import Clock, Control
 
-__all__ = ["Clock", "Outcome", "Reconciler", "Renderer"]
+__all__ = ["Outcome", "Reconciler", "Renderer"]
 
 Renderer = Callable[[Slot, Network, dict[str, Port]], str]
 """Makes the user data of one machine, when every port is known."""
-
-
-class Clock(Protocol):
-    """Time as the loop sees it; tests give a virtual one."""
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        ...
-
-    def sleep(self, seconds: float, cancel: threading.Event) -> None:
-        """Wait, or return early when ``cancel`` is set."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +58,7 @@ class Reconciler:
     Args:
         control: asks the scheduler; None where the goal does not need it (stopped, absent).
         render: makes user data; None where nothing will be created.
-        image: the image's id; looked up by the caller.
+        image: gives the image's id when a machine is to be made, building it where needed.
         emit: takes every event; called from several threads.
         keep_console: called with a machine's name and its console before a failed machine goes.
         pool: how many calls may be under way at once.
@@ -86,7 +73,7 @@ class Reconciler:
         *,
         control: Control | None,
         render: Renderer | None,
-        image: str,
+        image: Callable[[], str],
         emit: EventHandler,
         clock: Clock,
         cancel: threading.Event,
@@ -98,6 +85,13 @@ class Reconciler:
         self._control, self._render, self._image = control, render, image
         self._emit, self._clock, self._cancel = emit, clock, cancel
         self._keep_console, self._pool_size, self._poll = keep_console, pool, poll
+        self._by_uuid: Mapping[Verb, Callable[[ClusterRef, str], None]] = {
+            Verb.START: cloud.start_machine,
+            Verb.STOP: cloud.stop_machine,
+            Verb.REBOOT: cloud.reboot_machine,
+            Verb.DELETE_MACHINE: cloud.delete_machine,
+            Verb.DELETE_NETWORK: cloud.delete_network,
+        }
         self._ledger = Ledger(clock.now)
         self._given_up: dict[str, CloudError] = {}
         self._failures: dict[str, int] = {}
@@ -245,7 +239,6 @@ class Reconciler:
         if action.notes:
             cloud.annotate(ref, dict(action.notes))
             self._ledger.noted(action.notes)
-        uuid = action.uuids[0] if action.uuids else ""
         match action.verb:
             case Verb.CREATE_NETWORK:
                 self._ledger.created_network(cloud.create_network(ref, ref.tag(Role.NETWORK)))
@@ -256,24 +249,14 @@ class Reconciler:
                 self._ledger.created_ports(cloud.create_ports(ref, requests))
             case Verb.CREATE_MACHINE:
                 self._create_machine(action, observed)
-            case Verb.START:
-                cloud.start_machine(ref, uuid)
-            case Verb.STOP:
-                cloud.stop_machine(ref, uuid)
-            case Verb.REBOOT:
-                cloud.reboot_machine(ref, uuid)
-            case Verb.DELETE_MACHINE:
-                cloud.delete_machine(ref, uuid)
-            case Verb.DELETE_PORTS:
-                cloud.delete_ports(ref, action.uuids)
-            case Verb.DELETE_NETWORK:
-                cloud.delete_network(ref, uuid)
             case Verb.DRAIN:
                 self._scheduler().drain(action.names, action.why)
             case Verb.RESUME:
                 self._scheduler().resume(action.names)
-            case Verb.NOTE:
-                pass
+            case Verb.DELETE_PORTS:
+                cloud.delete_ports(ref, action.uuids)
+            case verb if verb is not Verb.NOTE:
+                self._by_uuid[verb](ref, action.uuids[0])
         self._ledger.did(action)
 
     def _network(self, observed: Observed) -> Network:
@@ -294,7 +277,7 @@ class Reconciler:
             group=slot.group,
             flavor=slot.flavor,
             port=ports[slot.name],
-            image=self._image,
+            image=self._image(),
             user_data=user_data,
         )
         self._ledger.created_machine(self._cloud.create_machine(self._ref, request))

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-__all__ = ["Keyring", "SshKey"]
+__all__ = ["SECRET_BYTES", "Keyring", "SshKey", "load_or_create"]
 
 SECRET_BYTES = 32
 

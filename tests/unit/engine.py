@@ -55,7 +55,7 @@ class Run:
             goal,
             control=self.cloud.control(ref),
             render=lambda slot, network, ports: f"#cloud-config\n# {slot.name} {ports[slot.name].address}\n",
-            image="memory-image",
+            image=lambda: "memory-image",
             emit=self.events.append,
             clock=self.cloud.clock,
             cancel=self.cancel,

@@ -42,13 +42,20 @@ class ClusterSummary:
 class Cloud(Protocol):
     """A place where machines can be made. All times are in seconds."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the spec calls it."""
+        ...
 
-    boot_timeout: float
-    """How long a machine may take from its create call to its first job, before it counts as failed."""
+    @property
+    def boot_timeout(self) -> float:
+        """How long a machine may take from its create call to its first job, before it counts as failed."""
+        ...
 
-    listing_lag: float
-    """How many seconds a listing may lag behind an act; nothing is believed to be gone before."""
+    @property
+    def listing_lag(self) -> float:
+        """How many seconds a listing may lag behind an act; nothing is believed to be gone before."""
+        ...
 
     def ref(self, name: str) -> ClusterRef:
         """The identity of a cluster of this name, made by whoever is asking."""
@@ -66,8 +73,10 @@ class Cloud(Protocol):
         """
         ...
 
-    guarded: tuple[str, ...]
-    """Addresses that, inside a machine, only root may reach: the metadata service, the host's own loopback."""
+    @property
+    def guarded(self) -> tuple[str, ...]:
+        """Addresses that, inside a machine, only root may reach: the metadata service, the host's own loopback."""
+        ...
 
     def image(self, request: ImageRequest, notify: Notify) -> str:
         """Make sure that an image is there (building or fetching it where needed) and return its id.

@@ -5,17 +5,18 @@ A :class:`Stack` is pure: spec and site in, text out. A :class:`Control` talks t
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from vcluster.model import ClusterRef, Health, Network, Observed, Port, Slot
+from vcluster.model import ClusterRef, CommandResult, Health, Network, Observed, Port, Slot
 
 if TYPE_CHECKING:
     from vcluster.secrets import Keyring
     from vcluster.spec import ClusterSpec
 
-__all__ = ["ADMIN_USER", "Control", "Site", "Stack"]
+__all__ = ["ADMIN_USER", "Clock", "Control", "Simulated", "Site", "Stack"]
 
 ADMIN_USER = "vcluster"
 """The administrator's account on every machine; its home lies outside ``/home``, which NFS covers."""
@@ -73,3 +74,30 @@ class Control(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Time as a run sees it; simulated clouds bring a virtual one."""
+
+    def now(self) -> float:
+        """Seconds, never going back."""
+        ...
+
+    def sleep(self, seconds: float, cancel: threading.Event) -> None:
+        """Wait, or return early when ``cancel`` is set."""
+        ...
+
+
+@runtime_checkable
+class Simulated(Protocol):
+    """A cloud without real machines: it brings its own scheduler, clock and commands."""
+
+    clock: Clock
+
+    def control(self, ref: ClusterRef) -> Control:
+        """The pretended scheduler."""
+        ...
+
+    def execute(self, ref: ClusterRef, command: str) -> CommandResult:
+        """Pretend to run a command on the head."""
+        ...

@@ -1,0 +1,209 @@
+"""The facade on the memory cloud: the real spec, the real stack's user data, a pretended world."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from vcluster import Cluster, ClusterSpec
+from vcluster.clouds.memory import FaultScript, MemoryCloud, Trouble
+from vcluster.errors import CancelledError, PermanentError, QuotaError, UsageError
+from vcluster.events import Done, Event
+from vcluster.views import PlanView
+
+SPEC = {"name": "demo", "cloud": "memory", "workers": [{"name": "cpu", "count": 2, "max_count": 3}]}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def spec(**more: object) -> ClusterSpec:
+    return ClusterSpec.model_validate({**SPEC, **more})
+
+
+def cluster(home: Path, cloud: MemoryCloud, what: ClusterSpec | str | None = None, **more: object) -> Cluster:
+    return Cluster(what or spec(), cloud=cloud, home=home, **more)  # type: ignore[arg-type]
+
+
+def test_up_status_run_down(home: Path) -> None:
+    cloud, events = MemoryCloud(), list[Event]()
+    with cluster(home, cloud, on_event=events.append) as demo:
+        result = demo.up()
+        assert result.changed
+        assert result.status.state == "ready"
+        assert [m.name for m in demo.status().machines] == ["head", "cpu-1", "cpu-2"]
+        assert demo.run("srun -N2 -l hostname").stdout == "cpu-1\ncpu-2\n"
+        assert demo.plan().empty
+        assert not demo.up().changed
+        assert demo.down().status.state == "absent"
+    assert cloud.resources() == []
+    assert not demo.folder.path.exists()
+    assert [e.changed for e in events if isinstance(e, Done)] == [True, False, True]
+
+
+def test_a_name_alone_finds_the_cluster_and_its_spec(home: Path) -> None:
+    cloud = MemoryCloud()
+    cluster(home, cloud).up()
+    assert cluster(home, cloud, "demo").plan().empty
+    assert cluster(home, cloud, "demo").status().state == "ready"
+
+
+def test_status_and_down_work_without_any_local_file(home: Path, tmp_path: Path) -> None:
+    cloud = MemoryCloud()
+    cluster(home, cloud).up()
+    elsewhere = cluster(tmp_path / "elsewhere", cloud, "demo")
+    assert len(elsewhere.status().machines) == 3
+    elsewhere.down()
+    assert cloud.resources() == []
+
+
+def test_everything_on_the_users_disk_is_private(home: Path) -> None:
+    cloud = MemoryCloud(faults=FaultScript(once={"cpu-1": (Trouble.ERROR, 1.0)}))
+    cluster(home, cloud).up()
+    files = [path for path in home.rglob("*") if path.is_file()]
+    assert {"secret", "spec.yaml"} <= {path.name for path in files}
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files)
+    assert all(stat.S_IMODE(p.stat().st_mode) == 0o700 for p in home.rglob("*") if p.is_dir())
+
+
+def test_a_name_used_by_another_spec_is_refused_and_nothing_changes(home: Path) -> None:
+    cloud = MemoryCloud()
+    cluster(home, cloud).up()
+    before = cloud.resources()
+    with pytest.raises(UsageError, match=r"demo exists already, made from another spec:\n  head.flavor"):
+        cluster(home, cloud, spec(head={"flavor": "large"})).up()
+    assert cloud.resources() == before
+
+
+def test_scale_up_to_max_and_down_again(home: Path) -> None:
+    cloud = MemoryCloud()
+    demo = cluster(home, cloud)
+    demo.up()
+    assert len(demo.scale("cpu", 3).status.machines) == 4
+    assert len(cluster(home, cloud, "demo").scale("cpu", 1).status.machines) == 2
+    assert len(demo.up().status.machines) == 3
+
+
+def test_replace_makes_a_worker_anew_and_gives_a_new_budget(home: Path) -> None:
+    cloud = MemoryCloud()
+    demo = cluster(home, cloud)
+    old = {m.name: m.uuid for m in demo.up().status.machines}
+    new = {m.name: m.uuid for m in demo.replace("cpu-2").status.machines}
+    assert new["cpu-2"] != old["cpu-2"]
+    assert new["cpu-1"] == old["cpu-1"]
+    cloud.faults.machines["cpu-1"] = (Trouble.ERROR, 1.0)
+    cloud.kill("cpu-1")
+    with pytest.raises(PermanentError):
+        demo.up()
+    cloud.faults.machines.clear()
+    with pytest.raises(PermanentError, match="failed 3 times"):
+        demo.up()
+    assert demo.replace("cpu-1").status.state == "ready"
+
+
+def test_the_head_is_not_replaced(home: Path) -> None:
+    demo = cluster(home, MemoryCloud())
+    demo.up()
+    with pytest.raises(UsageError, match="its disk holds /home"):
+        demo.replace("head")
+
+
+def test_stop_and_start(home: Path) -> None:
+    demo = cluster(home, MemoryCloud())
+    demo.up()
+    assert demo.stop().status.state == "stopped"
+    assert demo.start().status.state == "ready"
+
+
+def test_down_shows_every_uuid_and_a_no_changes_nothing(home: Path) -> None:
+    cloud = MemoryCloud()
+    demo = cluster(home, cloud)
+    demo.up()
+    shown: list[PlanView] = []
+
+    def refuse(plan: PlanView) -> bool:
+        shown.append(plan)
+        return False
+
+    with pytest.raises(CancelledError):
+        demo.down(confirm=refuse)
+    uuids = [action.uuid for action in shown[0].actions]
+    assert len(uuids) == 3 + 4 + 1
+    assert all(uuids)
+    assert len(cloud.resources()) == 8
+
+
+def test_up_asks_before_it_rebuilds_a_cluster_whose_head_is_gone(home: Path) -> None:
+    cloud = MemoryCloud()
+    demo = cluster(home, cloud)
+    demo.up(confirm=lambda plan: pytest.fail("nothing to ask about"))
+    cloud.lose("head")
+    with pytest.raises(CancelledError):
+        demo.up(confirm=lambda plan: False)
+    assert demo.up(confirm=lambda plan: True).status.state == "ready"
+
+
+def test_no_room_is_said_before_anything_is_made(home: Path) -> None:
+    cloud = MemoryCloud(quota=2)
+    with pytest.raises(QuotaError, match="3 asked, 0 used, 2 allowed"):
+        cluster(home, cloud).up()
+    assert cloud.resources() == []
+    assert not cluster(home, cloud).folder.path.exists()
+
+
+def test_a_failure_ends_with_what_the_console_said(home: Path) -> None:
+    cloud = MemoryCloud(faults=FaultScript(machines={"cpu-1": (Trouble.ERROR, 1.0)}))
+    demo = cluster(home, cloud)
+    with pytest.raises(PermanentError, match="its console ended with") as caught:
+        demo.up()
+    assert "the whole console is in" in caught.value.remedy
+    assert demo.logs("cpu-1")
+
+
+def test_many_clusters_in_threads(home: Path) -> None:
+    cloud = MemoryCloud()
+    errors: list[BaseException] = []
+
+    def life(number: int) -> None:
+        try:
+            mine = cluster(home, cloud, spec(name=f"c{number}"))
+            assert mine.up().status.state == "ready"
+            mine.down()
+        except BaseException as error:  # noqa: BLE001 - reported by the assertion below
+            errors.append(error)
+
+    threads = [threading.Thread(target=life, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not errors
+    assert cloud.resources() == []
+
+
+def test_render_writes_private_files_and_makes_nothing(home: Path, tmp_path: Path) -> None:
+    cloud = MemoryCloud()
+    target = tmp_path / "out"
+    written = cluster(home, cloud).render(target)
+    assert [p.name for p in written] == [
+        "install.sh",
+        "head.user-data.yaml",
+        "cpu-1.user-data.yaml",
+        "cpu-2.user-data.yaml",
+        "cpu-3.user-data.yaml",
+    ]
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in written)
+    assert cloud.resources() == []
+    assert not home.exists()
+
+
+def test_what_does_not_exist_is_said(home: Path) -> None:
+    for call in ("stop", "start", "plan", "ssh_command"):
+        with pytest.raises(UsageError, match="there is no cluster 'nope'"):
+            getattr(cluster(home, MemoryCloud(), "nope"), call)()
+    assert not cluster(home, MemoryCloud(), "nope").down().changed

@@ -1,0 +1,114 @@
+"""A cluster's folder on the user's disk: keys, known hosts, consoles, the spec as last applied.
+
+``status`` and ``down`` work without it. Everything in it is 0600 in a folder of 0700.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from vcluster.model import ClusterRef, Endpoint, Machine
+from vcluster.secrets import Keyring, load_or_create
+from vcluster.stacks.base import ADMIN_USER
+
+__all__ = ["Folder"]
+
+
+class Folder:
+    """The folder of one cluster, made when something is first written.
+
+    Args:
+        home: vcluster's own folder.
+        ref: the cluster.
+    """
+
+    def __init__(self, home: Path, ref: ClusterRef) -> None:
+        self.path = home / "clusters" / ref.id
+        self._ref = ref
+        self.cluster = ref.name
+
+    @property
+    def known(self) -> bool:
+        """Whether this computer holds the cluster's secret."""
+        return (self.path / "secret").exists()
+
+    def keyring(self) -> Keyring:
+        """The cluster's keys; the secret is made here when there is none."""
+        self._make(self.path)
+        return Keyring(load_or_create(self.path / "secret"))
+
+    def read_spec(self) -> str:
+        """The spec as last applied, or an empty string."""
+        try:
+            return (self.path / "spec.yaml").read_text()
+        except FileNotFoundError:
+            return ""
+
+    def write_spec(self, text: str) -> None:
+        """Keep the spec as applied."""
+        self.write("spec.yaml", text)
+
+    def keep_console(self, name: str, text: str) -> Path:
+        """Keep a failed machine's console; returns where."""
+        return self.write(f"consoles/{name}-{time.strftime('%Y%m%d-%H%M%S')}.log", text)
+
+    def consoles(self, name: str) -> list[Path]:
+        """A machine's kept consoles, newest last."""
+        return sorted((self.path / "consoles").glob(f"{name}-*.log"))
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file whole or not at all (0600)."""
+        target = self.path / name
+        self._make(target.parent)
+        handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        Path(draft).replace(target)
+        return target
+
+    def _make(self, folder: Path) -> None:
+        # mkdir(parents=True) would give the folders in between the umask's mode, not 0700.
+        for place in (self.path.parent.parent, self.path.parent, self.path, folder):
+            place.mkdir(mode=0o700, exist_ok=True, parents=place == self.path.parent.parent)
+
+    def remove(self) -> None:
+        """Forget the cluster."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    # Plain ssh -----------------------------------------------------------------------------------------------
+
+    def ssh_config(self, head: Endpoint, machines: list[Machine]) -> Path:
+        """Write what plain ssh needs to reach every machine: configuration, key, pinned host keys."""
+        keyring = self.keyring()
+        key = self.write("id_ed25519", keyring.admin.private)
+        names = [machine.name for machine in machines]
+        lines = [f"{self._alias(name)} {' '.join(keyring.host(name).public.split()[:2])}\n" for name in names]
+        known = self.write("known_hosts", "".join(lines))
+        return self.write("ssh_config", self._config(head, machines, key, known))
+
+    def _alias(self, machine: str) -> str:
+        return f"vcluster-{self._ref.id}-{machine}"
+
+    def _config(self, head: Endpoint, machines: list[Machine], key: Path, known: Path) -> str:
+        name = self._ref.name
+        blocks = []
+        for machine in machines:
+            is_head = machine.role == "head"
+            hosts = f"{name} {name}-{machine.name}" if is_head else f"{name}-{machine.name}"
+            way = [f"HostName {head.host}", f"Port {head.port}"] if is_head else [f"HostName {machine.address}"]
+            jump = [] if is_head else [f'ProxyCommand ssh -F "{self.path / "ssh_config"}" -W %h:%p {name}']
+            common = [
+                f"User {ADMIN_USER}",
+                f'IdentityFile "{key}"',
+                "IdentitiesOnly yes",
+                f'UserKnownHostsFile "{known}"',
+                "GlobalKnownHostsFile /dev/null",
+                f"HostKeyAlias {self._alias(machine.name)}",
+                "StrictHostKeyChecking yes",
+            ]
+            blocks.append(f"Host {hosts}\n" + "".join(f"  {line}\n" for line in (*way, *jump, *common)))
+        return "\n".join(blocks)

@@ -1,0 +1,146 @@
+"""What the facade hands out: plans, states and results as plain frozen data, ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vcluster.actions import Action, Plan
+from vcluster.model import Endpoint, Health, MachineState, Observed, Role
+
+__all__ = ["MachineStatus", "PlanView", "PlannedAction", "Result", "Status"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAction:
+    """One line of a plan.
+
+    Attributes:
+        verb: ``create``, ``delete``, ``start``, ``stop``, ``reboot``, ``drain``, ``resume`` or ``write``.
+        kind: ``network``, ``port``, ``machine``, ``worker`` or ``note``.
+        uuid: empty for what does not exist yet.
+        destroys_data: a person is asked first.
+    """
+
+    verb: str
+    kind: str
+    name: str
+    uuid: str
+    detail: str
+    destroys_data: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """What would be done, in order, and what is being waited for."""
+
+    actions: tuple[PlannedAction, ...]
+    waiting: tuple[str, ...]
+    problem: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Nothing to do."""
+        return not self.actions and not self.waiting and not self.problem
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, plan: Plan) -> PlanView:
+        """A plan as people read it: bulk actions taken apart."""
+        actions = (line for action in plan.actions for line in _lines(action))
+        return cls(tuple(actions), plan.waiting, plan.hopeless)
+
+
+def _lines(action: Action) -> Iterator[PlannedAction]:
+    verb, kind = str(action.verb).split()
+    for index, name in enumerate(action.names):
+        uuid = action.uuids[index] if action.uuids else ""
+        detail = action.why
+        if not detail and action.slot is not None:
+            flavor = action.slot.flavor
+            detail = f"{flavor.name} ({flavor.cpus} cpu, {flavor.memory} MiB, {flavor.disk} GiB)"
+        yield PlannedAction(verb, kind.rstrip("s"), name, uuid, detail, action.destroys_data)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineStatus:
+    """One machine as seen now. ``endpoint`` is where its SSH is reached from here, or None."""
+
+    name: str
+    role: str
+    group: str
+    state: str
+    health: str
+    address: str
+    uuid: str
+    flavor: str
+    endpoint: Endpoint | None
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A cluster as seen now; ``state`` is ready, degraded, pending, stopped or absent."""
+
+    name: str
+    id: str
+    cloud: str
+    state: str
+    machines: tuple[MachineStatus, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, name: str, identity: str, cloud: str, observed: Observed, wanted: frozenset[str]) -> Status:
+        """Read a status off what was observed; ``wanted`` may be empty when the spec is not known here."""
+        order = sorted(observed.machines, key=lambda m: (m.role is not Role.HEAD, m.group, _number(m.name)))
+        machines = tuple(
+            MachineStatus(
+                name=m.name,
+                role=str(m.role),
+                group=m.group,
+                state=str(m.state),
+                health=str(observed.health.get(m.name, Health.UNKNOWN)),
+                address=m.address,
+                uuid=m.uuid,
+                flavor=m.flavor,
+                endpoint=m.endpoint,
+                fault=m.fault,
+            )
+            for m in order
+        )
+        return cls(name, identity, cloud, _state(observed, wanted), machines)
+
+
+def _number(name: str) -> int:
+    tail = name.rpartition("-")[2]
+    return int(tail) if tail.isdigit() else 0
+
+
+def _state(observed: Observed, wanted: frozenset[str]) -> str:
+    if observed.empty:
+        return "absent"
+    if observed.machines and all(m.state is MachineState.SHUTOFF for m in observed.machines):
+        return "stopped"
+    head = observed.head
+    ready = {name for name, health in observed.health.items() if health is Health.READY}
+    if head is None or head.name not in ready:
+        return "pending"
+    expected = wanted or {machine.name for machine in observed.machines}
+    return "ready" if expected <= ready else "degraded"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended. ``seconds`` is wall-clock time."""
+
+    changed: bool
+    degraded: tuple[str, ...]
+    seconds: float
+    status: Status
