@@ -35,6 +35,7 @@ __all__ = [
     "remove_tree",
     "state_root",
     "sweep",
+    "sync_dir",
     "write_atomic",
     "write_json",
 ]
@@ -83,8 +84,12 @@ def private_dir(path: Path) -> Path:
     raise TemporaryError(f"cannot make {path}: it is being removed all the time")
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replace a file's content, on the disk before this returns."""
+def write_atomic(path: Path, content: bytes, *, name_too: bool = True) -> None:
+    """Replace a file's content, on the disk before this returns.
+
+    Args:
+        name_too: whether a new file's name must be on the disk as well; False where :func:`sync_dir` follows.
+    """
     handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)  # mkstemp makes it 0600
     try:
         with os.fdopen(handle, "wb") as out:
@@ -96,12 +101,13 @@ def write_atomic(path: Path, content: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
         raise
-    _sync_dir(path.parent)
+    if name_too:
+        sync_dir(path.parent)
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object, *, name_too: bool = True) -> None:
     """:func:`write_atomic` for JSON."""
-    write_atomic(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+    write_atomic(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode(), name_too=name_too)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -127,7 +133,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def _sync_dir(path: Path) -> None:
+def sync_dir(path: Path) -> None:
+    """Bring the names in a folder to the disk."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -34,6 +34,7 @@ from vcluster.clouds.local.files import (
     read_json,
     remove_tree,
     sweep,
+    sync_dir,
     write_json,
 )
 from vcluster.errors import ConflictError, PermanentError
@@ -206,26 +207,22 @@ class ClusterFolder:
         used = {port.address for port in there}
         free = (str(host) for host in _hosts(network.cidr) if str(host) not in used)
         made: list[Port] = []
+        for request in requests:
+            check_owned(self.ref, request.tag, f"port {request.name}")
+            address = next(free, "")
+            if not address:
+                raise PermanentError(f"the network {network.cidr} has no address left")
+            mac = mac_of(address, outside=False)
+            port = Port(str(uuids.uuid4()), request.tag, request.name, address, mac, "", now, network.uuid)
+            made.append(port)
+        folder = self.path / "ports"
         try:
-            for request in requests:
-                check_owned(self.ref, request.tag, f"port {request.name}")
-                address = next(free, "")
-                if not address:
-                    raise PermanentError(f"the network {network.cidr} has no address left")
-                port = Port(
-                    uuid=str(uuids.uuid4()),
-                    tag=request.tag,
-                    name=request.name,
-                    address=address,
-                    mac=mac_of(address, outside=False),
-                    created=now,
-                    network=network.uuid,
-                )
-                made.append(port)
-                write_json(self.path / "ports" / f"{port.name}.json", _without(asdict(port), "device"))
+            for port in made:
+                write_json(folder / f"{port.name}.json", _without(asdict(port), "device"), name_too=False)
+            sync_dir(folder)
         except BaseException as error:
             for port in made:
-                (self.path / "ports" / f"{port.name}.json").unlink(missing_ok=True)
+                (folder / f"{port.name}.json").unlink(missing_ok=True)
             if isinstance(error, OSError):
                 raise failed(error, "cannot write a port's record") from error
             raise

@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,8 +24,8 @@ __all__ = ["check_socket_path", "choose_cidr", "ensure", "running", "stop"]
 _PORTS = 4096
 """As many as a /20 has addresses; an unused one costs the switch a pointer."""
 
-_LONGEST = 103
-"""Bytes of a unix socket's path that every system takes (Linux: 107)."""
+_LONGEST = 107 if sys.platform == "linux" else 103
+"""Bytes that the path of a unix socket may have."""
 
 _NAMES = ("net/.4194304-00000", "machines/01234567/qmp.sock")
 
