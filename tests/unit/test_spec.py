@@ -47,7 +47,7 @@ def test_frozen_and_hashable() -> None:
     one = spec("users: [{name: al}]")
     assert {one: 1}[spec("users: [{name: al}]")] == 1
     with pytest.raises(ValueError, match="frozen"):
-        one.name = "other"  # type: ignore[misc]
+        one.name = "other"
 
 
 def test_a_key_without_a_value_means_its_default() -> None:
