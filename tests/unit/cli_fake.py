@@ -29,10 +29,11 @@ class PlannedAction:
 class PlanView:
     actions: list[PlannedAction] = field(default_factory=list)
     waiting: tuple[str, ...] = ()
+    problem: str = ""
 
     @property
     def empty(self) -> bool:
-        return not (self.actions or self.waiting)
+        return not (self.actions or self.waiting or self.problem)
 
     def to_dict(self) -> dict[str, Any]:
         return {"actions": [asdict(action) for action in self.actions], "waiting": list(self.waiting)}
@@ -82,9 +83,9 @@ def machines() -> tuple[MachineStatus, ...]:
 
 LOSS = PlanView(
     [
-        PlannedAction("delete machine", "machine", "cpu-1", "u-1"),
-        PlannedAction("delete machine", "machine", "head", "u-head", "with the homes", destroys_data=True),
-        PlannedAction("delete network", "network", "demo", "u-net"),
+        PlannedAction("delete", "machine", "cpu-1", "u-1"),
+        PlannedAction("delete", "machine", "head", "u-head", "with the homes", destroys_data=True),
+        PlannedAction("delete", "network", "demo", "u-net"),
     ]
 )
 

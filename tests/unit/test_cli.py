@@ -145,7 +145,7 @@ def test_plan_tells_by_its_exit_code(
 
 
 def test_plan_shows_uuids_and_what_loses_data(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    world.view = PlanView([PlannedAction("create machine", "machine", "cpu-3", detail="small"), *LOSS.actions])
+    world.view = PlanView([PlannedAction("create", "machine", "cpu-3", detail="small"), *LOSS.actions])
     main(["plan", "demo"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "demo: 4 actions"
@@ -296,8 +296,8 @@ def test_cp(world: World, executed: list[list[str]], tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         main(["cp", "demo", str(data), ":data.csv"])
     with pytest.raises(SystemExit):
-        main(["cp", "-r", "demo", "cpu-1:out", ":more", str(tmp_path)])
-    assert executed == [["scp", str(data), ":data.csv"], ["scp", "-r", "cpu-1:out", ":more", str(tmp_path)]]
+        main(["cp", "demo", "cpu-1:out", ":more", str(tmp_path)])
+    assert executed == [["scp", str(data), ":data.csv"], ["scp", "cpu-1:out", ":more", str(tmp_path)]]
 
 
 def test_forward(world: World, executed: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:

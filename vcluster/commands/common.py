@@ -142,15 +142,21 @@ def options(*wanted: Option) -> Callable[[Callable[..., R]], Callable[..., R]]:
     return wrap
 
 
+def known_names(cloud: str) -> list[str]:
+    """The names of the clusters on a cloud."""
+    from vcluster.cluster import clusters
+
+    return [summary.ref.name for summary in clusters(cloud)]
+
+
 def _complete_target(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[Any]:
     """Names of clusters and spec files that begin so; nothing when the cloud cannot be asked."""
     from click.shell_completion import CompletionItem
 
-    from vcluster.cluster import clusters
     from vcluster.errors import VclusterError
 
     try:
-        known = [summary.ref.name for summary in clusters(ctx.params.get("cloud") or "local")]
+        known = known_names(ctx.params.get("cloud") or "local")
     except (VclusterError, OSError):
         known = []
     folder, _, start = incomplete.rpartition("/")
@@ -259,14 +265,15 @@ def action_lines(view: PlanView, *, only_loss: bool = False) -> list[str]:
     signs = {"create": "+", "delete": "-", "start": ">", "stop": "."}
     lines = []
     for action in view.actions:
-        if only_loss and not (action.destroys_data or action.verb.startswith("delete")):
+        if only_loss and not (action.destroys_data or action.verb == "delete"):
             continue
-        words = [signs.get(action.verb.split()[0], "~"), action.verb]
-        if action.kind not in action.verb:
-            words.append(action.kind)
-        words += [word for word in (action.name, action.uuid) if word]
+        words = [signs.get(action.verb, "~"), action.verb, action.kind, action.name, action.uuid]
         tail = f"  ({action.detail})" if action.detail else ""
-        lines.append("  " + clean(" ".join(words) + tail) + ("  DATA IS LOST" if action.destroys_data else ""))
+        lines.append(
+            "  "
+            + clean(" ".join(word for word in words if word) + tail)
+            + ("  DATA IS LOST" if action.destroys_data else "")
+        )
     return lines
 
 

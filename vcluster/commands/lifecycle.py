@@ -14,6 +14,9 @@ from vcluster.commands.common import (
     action_lines,
     command,
     confirmation,
+    is_spec,
+    known_names,
+    nearest,
     open_cluster,
     options,
     running,
@@ -61,6 +64,8 @@ def _plan_text(name: str, view: PlanView) -> str:
     lines = [f"{clean(name)}: nothing to do" if view.empty else f"{clean(name)}: {_count(len(view.actions), 'action')}"]
     lines += action_lines(view)
     lines += [f"  … waiting for {clean(what)}" for what in view.waiting]
+    if view.problem:
+        lines.append(f"  ! {clean(view.problem)}")
     return "\n".join(lines)
 
 
@@ -74,6 +79,8 @@ def down_(target: str, how: How) -> None:
         result = run.cluster.down(timeout=how.timeout, confirm=confirm, cancel=run.cancel)
     name = clean(result.status.name)
     took = duration(result.seconds)
+    if not result.changed and not is_spec(target) and (hint := nearest(name, known_names(how.cloud or "local"))):
+        click.echo(f"did you mean {hint}?", err=True)
     _report("down", result, how, f"{name} is gone ({took})" if result.changed else f"nothing is there of {name}")
 
 

@@ -13,6 +13,7 @@ from vcluster.commands.common import (
     How,
     command,
     is_spec,
+    known_names,
     machine_argument,
     nearest,
     open_cluster,
@@ -56,10 +57,7 @@ def _status_text(status: Status) -> str:
 
 def unknown_cluster(name: str, cloud: str) -> UsageError:
     """The error for a name that no cluster has, with the nearest one that there is."""
-    from vcluster.cluster import clusters
-
-    known = [summary.ref.name for summary in clusters(cloud)]
-    hint = nearest(name, known)
+    hint = nearest(name, known_names(cloud))
     remedy = f"did you mean {hint}?" if hint else "`vcluster list` shows those that there are"
     return UsageError(f"there is no cluster '{name}' on {cloud}", remedy=remedy)
 

@@ -72,10 +72,10 @@ def ssh_(target: str, words: tuple[str, ...], machine: str, tty: bool, how: How)
 @target_argument()
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.argument("destination")
-@click.option("-r", "--recursive", is_flag=True, help="Copy folders with all that is in them.")
 @options(CLOUD)
-def cp_(target: str, sources: tuple[str, ...], destination: str, recursive: bool, how: How) -> None:
+def cp_(target: str, sources: tuple[str, ...], destination: str, how: How) -> None:
     r"""`:path` is a file on the head, `cpu-1:path` one on a worker, anything else one on this computer.
+    Folders go with all that is in them.
 
     \b
     vcluster cp demo data.csv :data.csv
@@ -91,11 +91,9 @@ def cp_(target: str, sources: tuple[str, ...], destination: str, recursive: bool
             raise UsageError(
                 f"there is no file '{word}' on this computer", remedy="check the path; :path is the head's"
             )
-        if Path(word).is_dir() and not recursive:
-            raise UsageError(f"'{word}' is a folder", remedy="add -r to copy it with all that is in it")
     with open_cluster(target, how.cloud) as cluster:
         argv = cluster.scp_command(list(sources), destination)
-    run_instead([argv[0], *(["-r"] if recursive else []), *argv[1:]])
+    run_instead(argv)
 
 
 @command("forward")
