@@ -29,6 +29,7 @@ def during(cancel):
 
 world.during = during
 world.loss = {loss}
+world.ssh = ["sh", "-c", 'kill -s PIPE $$; exit "$1"']
 sys.modules["vcluster.cluster"] = world.module()
 from vcluster.cli import main
 sys.exit(main())
@@ -146,3 +147,25 @@ def test_up_goes_on_when_nobody_reads_its_progress() -> None:
     done = unread("up", "demo", stream="stderr", code=program.format(folder=str(FOLDER), body="pass", loss="None"))
     assert done.returncode == 0
     assert "demo is ready" in done.stdout
+
+
+def test_ssh_ends_with_the_commands_own_status_and_plain_signals() -> None:
+    """What Python ignores (SIGPIPE), the program in its place must not inherit: here it kills the shell."""
+    code = PROGRAM.format(folder=str(FOLDER), body="pass", loss="None")
+    plain = code.replace("kill -s PIPE $$; ", "")
+    for program, status in ((plain, 7), (code, -signal.SIGPIPE)):
+        done = subprocess.run(
+            [sys.executable, "-c", program, "ssh", "demo", "--", "sh", "7"],
+            check=False,
+            capture_output=True,
+            timeout=30,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
+
+
+def test_a_missing_openssh_is_said() -> None:
+    code = PROGRAM.format(folder=str(FOLDER), body="pass", loss="None").replace('["sh", "-c"', '["no-such-ssh", "-c"')
+    done = subprocess.run([sys.executable, "-c", code, "ssh", "demo"], check=False, capture_output=True, timeout=30)
+    assert done.returncode == 2
+    assert b"the program 'no-such-ssh' is not installed" in done.stderr
+    assert b"apt install openssh-client" in done.stderr
