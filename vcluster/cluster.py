@@ -258,10 +258,7 @@ class Cluster(Access):
     def _known_spec(self) -> ClusterSpec | None:
         if self._given is not None:
             return self._given
-        from vcluster.spec import ClusterSpec
-
-        text = self.folder.read_spec()
-        return ClusterSpec.from_yaml(text, file=str(self.folder.path / "spec.yaml")) if text else None
+        return self.folder.read_spec()
 
     def _spec(self) -> ClusterSpec:
         spec = self._known_spec()

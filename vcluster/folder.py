@@ -10,10 +10,14 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vcluster.model import ClusterRef, Endpoint, Machine
 from vcluster.secrets import Keyring, load_or_create
 from vcluster.stacks.base import ADMIN_USER
+
+if TYPE_CHECKING:
+    from vcluster.spec import ClusterSpec
 
 __all__ = ["Folder"]
 
@@ -41,12 +45,16 @@ class Folder:
         self._make(self.path)
         return Keyring(load_or_create(self.path / "secret"))
 
-    def read_spec(self) -> str:
-        """The spec as last applied, or an empty string."""
-        try:
-            return (self.path / "spec.yaml").read_text()
-        except FileNotFoundError:
-            return ""
+    def read_spec(self) -> ClusterSpec | None:
+        """The spec as last applied, if it lies here.
+
+        Raises:
+            SpecError: somebody edited it.
+        """
+        from vcluster.spec import ClusterSpec
+
+        path = self.path / "spec.yaml"
+        return ClusterSpec.load(path) if path.exists() else None
 
     def write_spec(self, text: str) -> None:
         """Keep the spec as applied."""

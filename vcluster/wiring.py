@@ -52,10 +52,11 @@ def check_changes(spec: ClusterSpec, observed: Observed, folder: Folder) -> None
     Raises:
         UsageError: the name is used by another spec; names the fields.
     """
-    text = folder.read_spec()
-    if observed.empty or observed.notes.get(NOTE_SPEC) == spec.digest or not text:
+    if observed.empty or observed.notes.get(NOTE_SPEC) == spec.digest:
         return
-    old = type(spec).from_yaml(text, file=str(folder.path / "spec.yaml"))
+    old = folder.read_spec()
+    if old is None:
+        return
     refused = [change for change in spec_changes(old, spec) if change.kind is not ChangeKind.IN_PLACE]
     if refused:
         lines = "".join(f"\n  {change}" for change in refused)

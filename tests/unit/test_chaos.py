@@ -1,4 +1,4 @@
-"""1,000 machines under scripted weather, over many seeds: temporary faults converge, permanent ones end as predicted."""
+"""1,000 machines under scripted weather, many seeds: temporary faults converge, permanent ones end as predicted."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_temporary_faults_alone_always_converge(seed: int) -> None:
 def scripts(seed: int) -> tuple[FaultScript, int, type[CloudError]]:
     """Weather with one permanent trouble in it, the project's quota, and the error that must come of it."""
     script = weather(seed)
-    victim = f"cpu-{random.Random(seed).randrange(1, WORKERS + 1)}"  # noqa: S311 - a seed, not a key
+    victim = f"cpu-{random.Random(seed).randrange(1, WORKERS + 1)}"
     match seed // 2 % 4:
         case 0:
             script.subjects["create_machine", victim] = Fault(error=PermanentError("no such flavor"))

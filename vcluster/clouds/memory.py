@@ -11,17 +11,17 @@ import uuid as uuids
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
 
 from vcluster.clouds.base import ClusterSummary, Notify
 from vcluster.clouds.faults import Fault, FaultScript, Trouble
+from vcluster.clouds.memory_control import MemoryControl
+from vcluster.clouds.memory_parts import FLAVORS, Entry, Listed, VirtualClock, shown
 from vcluster.errors import ConflictError, PermanentError, QuotaError
 from vcluster.model import (
     ClusterRef,
     CommandResult,
     Endpoint,
     Flavor,
-    Health,
     ImageRequest,
     Machine,
     MachineRequest,
@@ -33,54 +33,7 @@ from vcluster.model import (
     Role,
 )
 
-__all__ = ["Fault", "FaultScript", "MemoryCloud", "MemoryControl", "Trouble", "VirtualClock"]
-
-T = TypeVar("T")
-
-FLAVORS = (Flavor("small", 1, 1024, 8), Flavor("medium", 2, 4096, 20), Flavor("large", 8, 16384, 40))
-
-
-class VirtualClock:
-    """Time that passes only when somebody sleeps."""
-
-    def __init__(self, start: float = 1_700_000_000.0) -> None:
-        self._now = start
-        self._lock = threading.Lock()
-
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        return self._now
-
-    def sleep(self, seconds: float, cancel: threading.Event | None = None) -> None:
-        """Let time pass at once; ``cancel`` is there for the loop's :class:`Clock` protocol."""
-        with self._lock:
-            self._now += seconds
-
-
-@dataclass
-class _Entry:
-    """A machine and its hidden life."""
-
-    machine: Machine
-    cluster: str
-    seen_from: float
-    active_at: float
-    ready_after: float
-    trouble: Trouble = Trouble.NONE
-    trouble_at: float = 0.0
-    gone_at: float = float("inf")
-    drained: bool = False
-    busy_until: float = 0.0
-
-
-@dataclass
-class _Listed(Generic[T]):
-    """A network or port with the moment from which listings show it."""
-
-    thing: T
-    cluster: str
-    seen_from: float
-    gone_at: float = float("inf")
+__all__ = ["FLAVORS", "Fault", "FaultScript", "MemoryCloud", "MemoryControl", "Trouble", "VirtualClock"]
 
 
 @dataclass
@@ -110,10 +63,10 @@ class MemoryCloud:
     after_effect: Callable[[int], None] | None = None
 
     def __post_init__(self) -> None:
-        self._lock = threading.RLock()
-        self._networks: dict[str, _Listed[Network]] = {}
-        self._ports: dict[str, _Listed[Port]] = {}
-        self._machines: dict[str, _Entry] = {}
+        self.lock = threading.RLock()
+        self._networks: dict[str, Listed[Network]] = {}
+        self._ports: dict[str, Listed[Port]] = {}
+        self._machines: dict[str, Entry] = {}
         self._notes: dict[str, dict[str, str]] = {}
         self._names: dict[str, ClusterRef] = {}
         self._calls: dict[str, int] = {}
@@ -155,27 +108,27 @@ class MemoryCloud:
 
     def observe(self, ref: ClusterRef) -> Observed:
         """What listings show now, lag included."""
-        with self._call("observe"):
+        with self.call("observe"):
             now = self.now()
             self._age()
             machines = [e for e in self._machines.values() if e.cluster == ref.id and e.seen_from <= now]
             return Observed(
-                networks=tuple(x.thing for x in self._networks.values() if _shown(x, ref, now)),
-                ports=tuple(x.thing for x in self._ports.values() if _shown(x, ref, now)),
-                machines=tuple(self._picture(entry) for entry in machines),
+                networks=tuple(x.thing for x in self._networks.values() if shown(x, ref, now)),
+                ports=tuple(x.thing for x in self._ports.values() if shown(x, ref, now)),
+                machines=tuple(self.picture(entry) for entry in machines),
                 notes=dict(self._notes.get(ref.id, {})),
             )
 
     def clusters(self) -> Sequence[ClusterSummary]:
         """Every cluster that has a resource."""
-        with self._call("clusters"):
+        with self.call("clusters"):
             found = []
             for ref in self._names.values():
                 mine = [e for e in self._machines.values() if e.cluster == ref.id]
                 ports = [x for x in self._ports.values() if x.cluster == ref.id]
                 networks = [x for x in self._networks.values() if x.cluster == ref.id]
                 if mine or ports or networks:
-                    active = sum(self._picture(e).state is MachineState.ACTIVE for e in mine)
+                    active = sum(self.picture(e).state is MachineState.ACTIVE for e in mine)
                     created = min(
                         [e.seen_from for e in mine] + [p.seen_from for p in ports] + [n.seen_from for n in networks]
                     )
@@ -196,14 +149,14 @@ class MemoryCloud:
 
     def create_network(self, ref: ClusterRef, tag: str) -> Network:
         """Make a network."""
-        with self._call("create_network"):
+        with self.call("create_network"):
             network = Network(self._uuid(), tag, "10.77.0.0/16")
-            self._networks[network.uuid] = _Listed(network, ref.id, self.now() + self.lag)
+            self._networks[network.uuid] = Listed(network, ref.id, self.now() + self.lag)
             return network
 
     def create_ports(self, ref: ClusterRef, requests: Sequence[PortRequest]) -> Sequence[Port]:
         """Make ports in one call; names need not be unique."""
-        with self._call("create_ports"):
+        with self.call("create_ports"):
             if any(request.network not in self._networks for request in requests):
                 raise PermanentError("there is no such network")
             made = []
@@ -213,13 +166,13 @@ class MemoryCloud:
                 address, mac = f"10.77.{high}.{low + 1}", f"52:54:00:00:{high:02x}:{low:02x}"
                 now = self.now()
                 port = Port(self._uuid(), request.tag, request.name, address, mac, created=now, network=request.network)
-                self._ports[port.uuid] = _Listed(port, ref.id, now + self.lag)
+                self._ports[port.uuid] = Listed(port, ref.id, now + self.lag)
                 made.append(port)
             return made
 
     def create_machine(self, ref: ClusterRef, request: MachineRequest) -> Machine:
         """Make a machine on its port."""
-        with self._call("create_machine", request.name):
+        with self.call("create_machine", request.name):
             held = self._ports.get(request.port.uuid)
             if held is None:
                 raise PermanentError(f"there is no port {request.port.uuid}")
@@ -244,7 +197,7 @@ class MemoryCloud:
                 endpoint=endpoint,
             )
             trouble, after = self.faults.machine(request.name)
-            self._machines[machine.uuid] = _Entry(
+            self._machines[machine.uuid] = Entry(
                 machine,
                 ref.id,
                 now + self.lag,
@@ -258,13 +211,13 @@ class MemoryCloud:
 
     def delete_machine(self, ref: ClusterRef, uuid: str) -> None:
         """Let a machine go after ``delete_time``."""
-        with self._call("delete_machine"):
+        with self.call("delete_machine"):
             if (entry := self._own(ref, uuid)) and entry.gone_at == float("inf"):
                 entry.gone_at = self.now() + self.delete_time
 
     def delete_ports(self, ref: ClusterRef, uuids: Sequence[str]) -> None:
         """Delete ports; one that a machine holds is in use."""
-        with self._call("delete_ports"):
+        with self.call("delete_ports"):
             self._age()
             mine = [x for u in uuids if (x := self._ports.get(u)) and x.cluster == ref.id]
             if any(x.thing.device in self._machines for x in mine):
@@ -274,7 +227,7 @@ class MemoryCloud:
 
     def delete_network(self, ref: ClusterRef, uuid: str) -> None:
         """Delete a network; one with ports is in use."""
-        with self._call("delete_network"):
+        with self.call("delete_network"):
             listed = self._networks.get(uuid)
             if listed is None or listed.cluster != ref.id:
                 return
@@ -286,24 +239,24 @@ class MemoryCloud:
 
     def start_machine(self, ref: ClusterRef, uuid: str) -> None:
         """Boot a machine that is off."""
-        with self._call("start_machine"):
+        with self.call("start_machine"):
             self._boot(ref, uuid)
 
     def reboot_machine(self, ref: ClusterRef, uuid: str) -> None:
         """Boot again; a machine that died comes back."""
-        with self._call("reboot_machine"):
+        with self.call("reboot_machine"):
             self._boot(ref, uuid)
 
     def stop_machine(self, ref: ClusterRef, uuid: str) -> None:
         """Shut down at once."""
-        with self._call("stop_machine"):
+        with self.call("stop_machine"):
             if entry := self._own(ref, uuid):
                 entry.machine = replace(entry.machine, state=MachineState.SHUTOFF)
                 entry.active_at = float("inf")
 
     def annotate(self, ref: ClusterRef, notes: dict[str, str]) -> None:
         """Write or remove notes."""
-        with self._call("annotate"):
+        with self.call("annotate"):
             mine = self._notes.setdefault(ref.id, {})
             mine.update(notes)
             for key in [key for key, value in notes.items() if not value]:
@@ -328,30 +281,34 @@ class MemoryCloud:
 
     # For tests -----------------------------------------------------------------------------------------------
 
+    def entries(self, ref: ClusterRef) -> list[Entry]:
+        """A cluster's machines with their hidden life."""
+        return [entry for entry in self._machines.values() if entry.cluster == ref.id]
+
     def resources(self) -> list[str]:
         """The tag of everything that exists, whoever's it is."""
-        with self._lock:
+        with self.lock:
             self._age()
             tags = [x.thing.tag for x in self._networks.values()] + [x.thing.tag for x in self._ports.values()]
             return tags + [e.machine.tag for e in self._machines.values()]
 
     def kill(self, name: str) -> None:
         """Let every machine of this name die now."""
-        with self._lock:
+        with self.lock:
             for entry in self._machines.values():
                 if entry.machine.name == name:
                     entry.trouble, entry.trouble_at = Trouble.DIES, self.now()
 
     def occupy(self, name: str, seconds: float) -> None:
         """Let users' jobs run on a machine for so long."""
-        with self._lock:
+        with self.lock:
             for entry in self._machines.values():
                 if entry.machine.name == name:
                     entry.busy_until = self.now() + seconds
 
     def lose(self, name: str) -> None:
         """Let somebody else have deleted a machine, disk and all."""
-        with self._lock:
+        with self.lock:
             for entry in self._machines.values():
                 if entry.machine.name == name:
                     entry.gone_at = self.now()
@@ -365,8 +322,8 @@ class MemoryCloud:
         return self.lag
 
     @contextmanager
-    def _call(self, name: str, subject: str = "") -> Iterator[None]:
-        with self._lock:
+    def call(self, name: str, subject: str = "") -> Iterator[None]:
+        with self.lock:
             number = self._calls[name] = self._calls.get(name, 0) + 1
             fault = self.faults.call(name, number, subject)
             fault.before()
@@ -381,16 +338,16 @@ class MemoryCloud:
         self._serial += 1
         return str(uuids.UUID(int=self._serial, version=4))
 
-    def _own(self, ref: ClusterRef, uuid: str) -> _Entry | None:
-        with self._lock:
+    def _own(self, ref: ClusterRef, uuid: str) -> Entry | None:
+        with self.lock:
             self._age()
             entry = self._machines.get(uuid)
             if entry is not None and entry.cluster != ref.id:
                 raise PermanentError(f"machine {uuid} is not of cluster {ref.name}")
             return entry
 
-    def _alive(self) -> list[_Entry]:
-        with self._lock:
+    def _alive(self) -> list[Entry]:
+        with self.lock:
             self._age()
             return list(self._machines.values())
 
@@ -410,7 +367,7 @@ class MemoryCloud:
             if entry.trouble is Trouble.DIES:
                 entry.trouble = Trouble.NONE
 
-    def _picture(self, entry: _Entry) -> Machine:
+    def picture(self, entry: Entry) -> Machine:
         now, state, fault = self.now(), entry.machine.state, entry.machine.fault
         if entry.gone_at != float("inf"):
             state = MachineState.DELETING
@@ -421,56 +378,3 @@ class MemoryCloud:
         if state is not entry.machine.state:
             entry.machine = replace(entry.machine, state=state, fault=fault)
         return entry.machine
-
-
-class MemoryControl:
-    """A scheduler that says READY some virtual seconds after a machine became ACTIVE."""
-
-    def __init__(self, cloud: MemoryCloud, ref: ClusterRef) -> None:
-        self._cloud, self._ref = cloud, ref
-
-    def health(self, observed: Observed) -> dict[str, Health]:
-        """Health of every machine; empty while the head boots."""
-        told: dict[str, Health] = {}
-        with self._cloud._lock:
-            for entry in self._entries():
-                told[entry.machine.name] = self._judge(entry)
-        head = observed.head
-        return told if head and told.get(head.name) is Health.READY else {}
-
-    def drain(self, names: Sequence[str], reason: str) -> None:
-        """Drain workers."""
-        with self._cloud._call("drain"):
-            for entry in self._entries():
-                if entry.machine.name in names:
-                    entry.drained = True
-
-    def resume(self, names: Sequence[str]) -> None:
-        """Take workers back."""
-        with self._cloud._call("resume"):
-            for entry in self._entries():
-                if entry.machine.name in names:
-                    entry.drained = False
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-    def _entries(self) -> list[_Entry]:
-        return [e for e in self._cloud._machines.values() if e.cluster == self._ref.id]
-
-    def _judge(self, entry: _Entry) -> Health:
-        now = self._cloud.now()
-        state = self._cloud._picture(entry).state
-        if state is not MachineState.ACTIVE:
-            return Health.UNKNOWN
-        if entry.trouble is Trouble.MISCONFIGURED:
-            return Health.FAILED
-        if entry.trouble is Trouble.NEVER_READY or now < entry.active_at + entry.ready_after:
-            return Health.BOOTING
-        if entry.drained:
-            return Health.BUSY if now < entry.busy_until else Health.DRAINED
-        return Health.READY
-
-
-def _shown(listed: _Listed[Network] | _Listed[Port], ref: ClusterRef, now: float) -> bool:
-    return listed.cluster == ref.id and listed.seen_from <= now
