@@ -19,7 +19,7 @@ took() { printf '%5d s  %s\n' $(($(date +%s) - since)) "$1" >>"$times" && since=
 state=$(python3 -c 'from vcluster.places import state_root; print(state_root())')
 cache=$(python3 -c 'from vcluster.places import cache_root; print(cache_root())')
 files() { [ ! -e "$state" ] || find "$state" | LC_ALL=C sort; }
-processes() { ps -ww -A -o pid= -o args= | grep -F -e "$state" -e "-name $name/" | grep -v -F -e 'grep -F' || true; }
+processes() { ps -ww -A -o pid= -o args= | grep -F -e "$state/" | grep -v -F -e 'grep -F' | LC_ALL=C sort || true; }
 
 scratch=$(mktemp -d)
 times=$scratch/times
@@ -41,7 +41,8 @@ if vcluster list --json | grep -q "\"name\": \"$name\""; then
     printf 'Look at it with: vcluster status %s\nTake it away with: vcluster down %s\n' "$name" "$name" >&2
     exit 2
 fi
-files >"$scratch/before"
+files >"$scratch/files-before"
+processes >"$scratch/processes-before"
 
 since=$began
 title 'Is this computer able to run it?'
@@ -75,13 +76,13 @@ made=no
 took 'down'
 
 title 'What is left?'
-files >"$scratch/after"
-processes >"$scratch/processes"
-vcluster list --json >"$scratch/list"
 left=no
+vcluster list --json >"$scratch/list"
 if grep -q "\"name\": \"$name\"" "$scratch/list"; then left=yes && echo 'the cluster is still listed'; fi
-if [ -s "$scratch/processes" ]; then left=yes && cat "$scratch/processes"; fi
-if ! diff "$scratch/before" "$scratch/after"; then left=yes; fi
+for what in files processes; do
+    $what >"$scratch/$what-after"
+    if ! diff "$scratch/$what-before" "$scratch/$what-after"; then left=yes; fi
+done
 if [ "$left" = yes ]; then
     echo 'The lines above should not be there.' >&2
     exit 1
