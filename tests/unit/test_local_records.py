@@ -12,13 +12,13 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
-
 from local_kit import local, make_network, make_ports, record_for, request_for
+
 from vcluster.clouds.local import LocalCloud
 from vcluster.clouds.local.files import is_locked, locked, remove_tree, sweep, write_atomic
 from vcluster.clouds.local.records import ClusterFolder
 from vcluster.errors import ConflictError, PermanentError, TemporaryError, VclusterError
-from vcluster.model import ClusterRef, MachineState, PortRequest, Role
+from vcluster.model import MachineState, PortRequest, Role
 
 
 @pytest.fixture
@@ -383,5 +383,3 @@ def test_locks(tmp_path: Path) -> None:
     remove_tree(tmp_path / "absent")
     with locked(tmp_path / "absent", what="x") as held:
         assert not held
-
-

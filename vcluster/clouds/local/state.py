@@ -11,6 +11,7 @@ from vcluster.model import Endpoint, Machine, MachineState, Role
 __all__ = ["live", "picture"]
 
 _CONSOLE_LINES = 5
+_WIDTH = 200
 
 
 def live(folder: ClusterFolder, records: list[MachineRecord]) -> dict[str, Process]:
@@ -44,7 +45,7 @@ def _machine(folder: ClusterFolder, record: MachineRecord, process: Process | No
     else:
         state, fault = _not_running(record, events, busy=busy)
     if state is MachineState.ERROR:
-        last = vm.tail(path / "console.log", _CONSOLE_LINES).strip()
+        last = _last_words(vm.tail(path / "console.log", _CONSOLE_LINES))
         fault = f"{fault}; its console ends with:\n{last}" if last else fault
     return Machine(
         uuid=record.uuid,
@@ -60,6 +61,13 @@ def _machine(folder: ClusterFolder, record: MachineRecord, process: Process | No
         fault=fault,
         endpoint=Endpoint("127.0.0.1", record.ssh_port) if record.ssh_port else None,
     )
+
+
+def _last_words(console: str) -> str:
+    """The end of what this boot said, in lines that fit a screen."""
+    lines = console.splitlines()
+    begins = max((n + 1 for n, line in enumerate(lines) if line.startswith(vm.BOOT_MARK)), default=0)
+    return "\n".join(line[:_WIDTH] for line in lines[begins:]).strip()
 
 
 def _running(record: MachineRecord, events: qmp.Events, run: str, *, busy: bool) -> tuple[MachineState, str]:

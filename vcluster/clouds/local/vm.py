@@ -21,7 +21,10 @@ from vcluster.clouds.local.records import ClusterFolder, MachineRecord, Wish
 from vcluster.errors import CloudError, ConflictError, PermanentError, QuotaError, TemporaryError, UsageError
 from vcluster.model import Role
 
-__all__ = ["create_disk", "end", "launch", "power_down", "process_of", "tail"]
+__all__ = ["BOOT_MARK", "create_disk", "end", "launch", "power_down", "process_of", "tail"]
+
+BOOT_MARK = "---- vcluster: the machine was switched on"
+"""The line in a console's log at which a boot begins."""
 
 _START = 60.0
 _PORT_RANGE = range(20000, 30000)
@@ -139,6 +142,8 @@ def _fresh_files(path: Path) -> None:
     write_atomic(path / "events.out", b"")
     for name in ("qemu.log", "console.log"):  # QEMU would make them with a mask of its own
         (path / name).touch(mode=0o600)
+    with (path / "console.log").open("a") as console:
+        console.write(f"{BOOT_MARK} {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n")
 
 
 def _refused(what: str, said: str) -> CloudError:
