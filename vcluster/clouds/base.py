@@ -108,7 +108,7 @@ class Cloud(Protocol):
         """Make ports in one bulk call, all or none.
 
         Raises:
-            ConflictError: one of them exists.
+            ConflictError: one of them exists, or the network is gone.
         """
         ...
 
@@ -116,7 +116,7 @@ class Cloud(Protocol):
         """Make a machine on its port and boot it; returns before it is up.
 
         Raises:
-            ConflictError: the port is in use.
+            ConflictError: the port is in use, or gone.
             QuotaError: there is no room.
         """
         ...

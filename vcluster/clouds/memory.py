@@ -158,7 +158,7 @@ class MemoryCloud:
         """Make ports in one call; names need not be unique."""
         with self.call("create_ports"):
             if any(request.network not in self._networks for request in requests):
-                raise PermanentError("there is no such network")
+                raise ConflictError("the network is gone")
             made = []
             for request in requests:
                 self._serial += 1
@@ -175,7 +175,7 @@ class MemoryCloud:
         with self.call("create_machine", request.name):
             held = self._ports.get(request.port.uuid)
             if held is None:
-                raise PermanentError(f"there is no port {request.port.uuid}")
+                raise ConflictError(f"there is no port {request.port.uuid} any more")
             if held.thing.device:
                 raise ConflictError(f"port {request.port.uuid} is in use")
             if 0 <= self.quota <= len(self._alive()):
