@@ -1,0 +1,125 @@
+"""How the head is asked: what it says is believed, what it cannot say is not, and a console's word counts."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from vcluster.errors import TemporaryError
+from vcluster.model import CommandResult, Endpoint, Health, Machine, MachineState, Observed, Role
+from vcluster.ready import HeadControl
+from vcluster.remote import answers
+
+
+@dataclass
+class FakeRemote:
+    """Answers commands from a list; an exception in it is raised."""
+
+    results: list[CommandResult | Exception]
+    commands: list[str] = field(default_factory=list)
+    closed: int = 0
+
+    def run(self, command: str, *, stdin: str = "", timeout: float | None = None) -> CommandResult:
+        self.commands.append(command)
+        result = self.results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def banner() -> Iterator[Endpoint]:
+    """A listener that greets as an SSH server does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            while True:
+                try:
+                    link, _ = server.accept()
+                except OSError:
+                    return
+                link.sendall(b"SSH-2.0-test\r\n")
+                link.close()
+
+        threading.Thread(target=greet, daemon=True).start()
+        yield Endpoint("127.0.0.1", server.getsockname()[1])
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def observed(endpoint: Endpoint | None, state: MachineState = MachineState.ACTIVE) -> Observed:
+    head = Machine("h", "t", "head", Role.HEAD, "", state, "small", "p", "10.77.0.2", endpoint=endpoint)
+    worker = Machine("w", "t", "cpu-1", Role.WORKER, "cpu", MachineState.ACTIVE, "small", "q", "10.77.0.3")
+    return Observed(machines=(head, worker))
+
+
+def control(remote: FakeRemote, console: str = "") -> HeadControl:
+    return HeadControl(lambda endpoint: remote, lambda uuid: console)  # type: ignore[arg-type, return-value]
+
+
+def said(**health: str) -> CommandResult:
+    return CommandResult(json.dumps(health), "", 0)
+
+
+def test_what_the_head_says_is_believed(banner: Endpoint) -> None:
+    remote = FakeRemote([said(head="ready", **{"cpu-1": "booting"})])
+    assert control(remote).health(observed(banner)) == {"head": Health.READY, "cpu-1": Health.BOOTING}
+    assert remote.commands == ["sudo -n /usr/local/sbin/vcluster-node health"]
+
+
+def test_a_head_that_is_not_up_is_not_asked(banner: Endpoint) -> None:
+    remote = FakeRemote([])
+    assert control(remote).health(observed(banner, MachineState.BUILD)) == {}
+    assert control(remote).health(observed(None)) == {}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert control(remote).health(observed(Endpoint("127.0.0.1", silent.getsockname()[1]))) == {}
+    assert remote.commands == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        TemporaryError("the connection broke"),
+        CommandResult("", "sudo: /usr/local/sbin/vcluster-node: command not found", 1),
+        CommandResult("not json", "", 0),
+    ],
+)
+def test_a_head_that_cannot_say_yet_gives_nothing(banner: Endpoint, answer: CommandResult | Exception) -> None:
+    remote = FakeRemote([answer, said(head="ready")])
+    asked = control(remote)
+    assert asked.health(observed(banner)) == {}
+    assert asked.health(observed(banner)) == {"head": Health.READY}
+
+
+def test_a_word_that_is_no_health_is_left_out(banner: Endpoint) -> None:
+    remote = FakeRemote([said(head="ready", **{"cpu-1": "sparkling"})])
+    assert control(remote).health(observed(banner)) == {"head": Health.READY}
+
+
+def test_a_console_that_says_failed_is_believed_where_the_head_knows_nothing(banner: Endpoint) -> None:
+    remote = FakeRemote([said(head="ready")])
+    console = "[  12.3] cloud-init: VCLUSTER FAILED: setup of workers\n"
+    assert control(remote, console).health(observed(banner)) == {"head": Health.READY, "cpu-1": Health.FAILED}
+
+
+def test_drain_and_resume_quote_their_words_and_pass_refusals_on(banner: Endpoint) -> None:
+    remote = FakeRemote([said(), CommandResult("", "", 0), CommandResult("", "slurm says no\n", 1)])
+    asked = control(remote)
+    asked.health(observed(banner))
+    asked.drain(["cpu-1"], "not wanted; rm -rf /")
+    assert remote.commands[1].endswith("drain cpu-1 --reason 'not wanted; rm -rf /'")
+    with pytest.raises(TemporaryError, match="slurm says no"):
+        asked.resume(["cpu-1"])
+
+
+def test_answers_wants_an_ssh_banner(banner: Endpoint) -> None:
+    assert answers(banner)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert not answers(Endpoint("127.0.0.1", silent.getsockname()[1]), timeout=0.2)
