@@ -24,7 +24,8 @@ help:
 demo: deps-demo $(VENV)/.run
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
-# Cheap before dear, so that a mistake is told within a minute.
+# Cheap before dear, so that a mistake is told within a minute. Here the chaos tests take all their hundred seeds.
+test: export VCLUSTER_CHAOS_SEEDS = 100
 test: deps lint docs unit bench vm
 
 lint: $(VENV)/.dev
@@ -37,7 +38,7 @@ docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 unit: $(VENV)/.dev
-	$(BIN)/pytest -n auto --timeout 300 --durations 5 tests/unit
+	$(BIN)/pytest -n auto --dist worksteal --timeout 300 --durations 5 tests/unit
 
 bench: $(VENV)/.dev
 	$(BIN)/pytest --timeout 300 tests/bench
