@@ -65,6 +65,13 @@ def test_every_example_file_that_a_page_names_exists(page: Path) -> None:
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
 
 
+def test_the_example_with_the_memory_cloud_runs() -> None:
+    """Its own assertions are the test."""
+    (code,) = [block for block in blocks(ROOT / "docs/how-to/python-api.md", "python") if "MemoryCloud" in block]
+    assert code.count("assert ") == 3
+    exec(compile(code, "python-api.md", "exec"), {})
+
+
 def test_the_site_asks_nothing_of_other_hosts() -> None:
     """The theme's fonts would come from elsewhere."""
     config = (ROOT / "mkdocs.yml").read_text()
