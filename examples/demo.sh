@@ -18,7 +18,7 @@ took() { printf '%5d s  %s\n' $(($(date +%s) - since)) "$1" >>"$times" && since=
 # What there is of vcluster on this computer apart from the image cache: files of its state, and processes on them.
 state=$(python3 -c 'from vcluster.places import state_root; print(state_root())')
 cache=$(python3 -c 'from vcluster.places import cache_root; print(cache_root())')
-files() { [ ! -e "$state" ] || find "$state" | LC_ALL=C sort; }
+files() { [ ! -e "$state" ] || find "$state" ! -type d | LC_ALL=C sort; }
 processes() { ps -ww -A -o pid= -o args= | grep -F -e "$state/" | grep -v -F -e 'grep -F' | LC_ALL=C sort || true; }
 
 scratch=$(mktemp -d)
