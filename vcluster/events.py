@@ -6,7 +6,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-__all__ = ["Done", "Event", "EventHandler", "Log", "MachineChanged", "PlanMade", "Retrying", "StepFinished", "StepStarted"]
+__all__ = [
+    "Done",
+    "Event",
+    "EventHandler",
+    "Log",
+    "MachineChanged",
+    "PlanMade",
+    "Retrying",
+    "StepFinished",
+    "StepStarted",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
