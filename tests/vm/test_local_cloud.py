@@ -24,7 +24,6 @@ import pytest
 from vcluster.clouds.local.image import BaseImage, ensure_image, list_images
 
 from vcluster.clouds.local import LocalCloud, processes, room, switch, vm
-from vcluster.clouds.local.files import cache_root
 from vcluster.clouds.local.records import ClusterFolder
 from vcluster.errors import ConflictError, PermanentError, QuotaError, VclusterError
 from vcluster.model import (
@@ -38,6 +37,7 @@ from vcluster.model import (
     PortRequest,
     Role,
 )
+from vcluster.places import cache_root
 
 pytestmark = pytest.mark.vm
 

@@ -22,12 +22,10 @@ from vcluster.clouds.local import accel, room, seed, state, switch, vm
 from vcluster.clouds.local.files import (
     NEW,
     TRASH,
-    cache_root,
     failed,
     locked,
     private_dir,
     remove_tree,
-    state_root,
     write_atomic,
 )
 from vcluster.clouds.local.processes import machine_id
@@ -46,6 +44,7 @@ from vcluster.model import (
     Port,
     PortRequest,
 )
+from vcluster.places import cache_root, state_root
 
 if TYPE_CHECKING:
     from vcluster.clouds.local.image import BaseImage

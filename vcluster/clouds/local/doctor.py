@@ -12,9 +12,9 @@ from pathlib import Path
 
 from vcluster.clouds.local import accel, room
 from vcluster.clouds.local.argv import EMULATION_OVERHEAD, OVERHEAD
-from vcluster.clouds.local.files import cache_root, state_root
 from vcluster.clouds.local.switch import check_socket_path
 from vcluster.errors import VclusterError
+from vcluster.places import cache_root, state_root
 
 __all__ = ["Check", "checks"]
 

@@ -18,22 +18,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path, user_data_path
-
 from vcluster.errors import CloudError, PermanentError, QuotaError, TemporaryError
 
 __all__ = [
     "LOCK",
     "NEW",
     "TRASH",
-    "cache_root",
     "failed",
     "is_locked",
     "locked",
     "private_dir",
     "read_json",
     "remove_tree",
-    "state_root",
     "sweep",
     "sync_dir",
     "write_atomic",
@@ -51,16 +47,6 @@ LOCK = "lock"
 
 _POLL = 0.05
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
-
-
-def state_root() -> Path:
-    """Where vcluster keeps its state: ``VCLUSTER_HOME``, or what is usual on this system."""
-    return Path(os.environ.get("VCLUSTER_HOME") or user_data_path("vcluster")).expanduser().absolute()
-
-
-def cache_root() -> Path:
-    """Where images lie: ``VCLUSTER_CACHE``, or what is usual on this system."""
-    return Path(os.environ.get("VCLUSTER_CACHE") or user_cache_path("vcluster")).expanduser().absolute()
 
 
 def failed(error: OSError, doing: str) -> CloudError:
