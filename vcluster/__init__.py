@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # type checkers take it for true; importing typing for it is a fifth of `vcluster --help`
 if TYPE_CHECKING:
     from vcluster.cluster import Cluster
     from vcluster.spec import ClusterSpec

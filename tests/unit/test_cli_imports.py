@@ -27,10 +27,10 @@ SCRIPT = Path(sys.executable).with_name("vcluster")
 def imported(*words: str) -> set[str]:
     """Top-level modules that were imported while the installed script ran."""
     code = (
-        "import runpy, sys\n"
+        "import sys\n"
         f"sys.argv = ['vcluster', *{list(words)!r}]\n"
         "try:\n"
-        f"    runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        f"    exec(open({str(SCRIPT)!r}).read(), {{'__name__': '__main__'}})\n"
         "except SystemExit as end:\n"
         "    assert not end.code, end.code\n"
         "print('\\n'.join(['MODULES', *sys.modules]))\n"

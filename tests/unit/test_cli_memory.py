@@ -197,6 +197,9 @@ WITHOUT_A_CLUSTER = [
     Bad("ssh demo srun -N2 hostname", 2, "No such option '-N'.\nremedy: a command with options goes after --"),
     Bad("cp demo a b", 2, "none of these files is on the cluster"),
     Bad("cp demo absent.csv :x", 2, "there is no file 'absent.csv' on this computer"),
+    Bad("image", 2, "Missing command.\nremedy: see `vcluster image --help`"),
+    Bad("image buil", 2, "No such command 'buil'"),
+    Bad("image build nowhere.yaml", 2, "nowhere.yaml"),
     Bad("completion tcsh", 2, "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
 ]
 
