@@ -315,36 +315,6 @@ def test_ssh_config(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "Host demo\n  Port 40022\n"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", shell]) == 0
-    out = capsys.readouterr().out
-    assert "_VCLUSTER_COMPLETE" in out
-    assert "vcluster" in out
-
-
-def complete(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, number: int) -> list[str]:
-    with monkeypatch.context() as patch:
-        patch.setenv("_VCLUSTER_COMPLETE", "bash_complete")
-        patch.setenv("COMP_WORDS", words)
-        patch.setenv("COMP_CWORD", str(number))
-        with pytest.raises(SystemExit) as end:
-            main([])
-    assert end.value.code == 0
-    return [line.partition(",")[2] for line in capsys.readouterr().out.splitlines() if line]
-
-
-def test_names_and_spec_files_are_completed(
-    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("demand.yaml").write_text("")
-    assert complete(monkeypatch, capsys, "vcluster down de", 2) == ["demo", "demand.yaml"]
-    assert complete(monkeypatch, capsys, "vcluster logs demo cpu", 3) == ["cpu-1", "cpu-2"]
-    world.error = PermanentError("no cloud")
-    assert complete(monkeypatch, capsys, "vcluster logs demo cpu", 3) == []
-
-
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
