@@ -307,7 +307,8 @@ class Cluster(Access):
             plan: Plan = loop.plan(loop.look())
         finally:
             control.close()
-        if any(action.destroys_data for action in plan.actions) and not confirm(PlanView.of(plan)):
+        deletes = goal.power is Power.ABSENT and bool(plan.actions)
+        if (deletes or any(action.destroys_data for action in plan.actions)) and not confirm(PlanView.of(plan)):
             raise CancelledError("nothing was changed")
 
     def _loop(

@@ -17,8 +17,8 @@ __all__ = ["MAX_ATTEMPTS", "delay", "read"]
 
 T = TypeVar("T")
 
-MAX_ATTEMPTS = 12
-"""How often the same call is tried; with the waits below about six minutes in all."""
+MAX_ATTEMPTS = 30
+"""How often the same call is tried; with the waits below about 25 minutes in all, if no deadline comes before."""
 
 _WAIT = wait_exponential_jitter(initial=1, max=60, jitter=1)
 
