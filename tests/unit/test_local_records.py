@@ -329,6 +329,8 @@ def test_a_killed_builder_is_seen_and_can_be_deleted(cloud: LocalCloud, folder: 
     assert "interrupted" in machine.fault
     with pytest.raises(PermanentError, match="no disk"):
         cloud.reboot_machine(ref, record.uuid)
+    cloud.stop_machine(ref, record.uuid)
+    assert cloud.observe(ref).machines[0].state is MachineState.ERROR
     cloud.delete_machine(ref, record.uuid)
     assert cloud.observe(ref).machines == ()
     assert list((folder.path / "machines").iterdir()) == []
@@ -347,6 +349,14 @@ def test_half_made_folders_are_nothing_and_are_swept(cloud: LocalCloud, folder: 
     assert cloud.observe(ref).machines == ()
     cloud.delete_network(ref, network.uuid)
     assert not cloud._home.exists()
+
+
+def test_a_killed_first_step_leaves_nothing_to_find(cloud: LocalCloud) -> None:
+    (cloud._clouds / f".new-{cloud.ref('demo').id}" / "ports").mkdir(parents=True)
+    assert cloud.observe(cloud.ref("demo")).empty
+    cloud.close()
+    assert not cloud._home.exists()
+    cloud.close()
 
 
 def test_an_interrupted_deletion_is_seen_and_finished(cloud: LocalCloud, folder: ClusterFolder) -> None:

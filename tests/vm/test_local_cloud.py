@@ -490,9 +490,8 @@ def test_two_clusters_do_not_hear_each_other(bed: Bed, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def system(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> BaseImage:
+def system(bed: Bed) -> BaseImage:
     """The newest image there is, or a plain one that is made now."""
-    monkeypatch.setattr(LocalCloud, "_grace", 240.0)
     cache = cache_root()
     there = list(list_images(cache))
     image = there[-1] if there else ensure_image(ImageRequest(), cache, lambda _sentence: None)
@@ -533,17 +532,11 @@ def test_a_system_boots_answers_and_powers_off(
     assert re.search(r"^default via 10\.0\.2\.2 ", addresses, re.MULTILINE)
     assert run("hostname").stdout.strip() == "head"
 
-    began = machine.started
     run("sudo systemctl poweroff")
     _until(lambda: bed.state("head") is not MachineState.ACTIVE, "it never powered off")
     assert bed.state("head") is MachineState.SHUTOFF, bed.machines()["head"].fault
-    bed.cloud.start_machine(bed.ref, machine.uuid)
-    assert bed.machines()["head"].started > began
-    _until(lambda: run("true").returncode == 0, "SSH never answered again")
-    bed.cloud.stop_machine(bed.ref, machine.uuid)
-    assert bed.state("head") is MachineState.SHUTOFF
     events = (bed.folder.machine_path(machine.uuid) / "events.out").read_text()
-    assert "guest-shutdown" in events, "it went down in order, and not by force"
+    assert "guest-shutdown" in events, "it went down by itself, and not by force"
     assert "Power" in bed.cloud.console(bed.ref, machine.uuid, 50)
 
 

@@ -30,7 +30,7 @@ from vcluster.clouds.local.files import (
 )
 from vcluster.clouds.local.processes import machine_id
 from vcluster.clouds.local.records import ClusterFolder, MachineRecord, Wish, check_owned, created_at, mac_of, tidy
-from vcluster.errors import ConflictError, PermanentError
+from vcluster.errors import ConflictError, PermanentError, VclusterError
 from vcluster.model import (
     ClusterRef,
     Endpoint,
@@ -263,6 +263,9 @@ class LocalCloud:
         self._boot(folder, record)
 
     def _stop(self, folder: ClusterFolder, record: MachineRecord) -> None:
+        if record.wish == Wish.BUILDING:  # never whole: it stays in ERROR, to be deleted
+            vm.end(folder.machine_path(record.uuid), record)
+            return
         # The wish first: a machine that goes down from here on does so because it was told to.
         folder.save(replace(record, wish=Wish.OFF))
         vm.power_down(folder.machine_path(record.uuid), record, grace=self._grace)
@@ -293,7 +296,9 @@ class LocalCloud:
     # -- helpers -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Nothing is held open: machines live on."""
+        """Nothing is held open, and machines live on; what killed processes left half made is swept up."""
+        with contextlib.suppress(VclusterError, OSError):  # the next one will
+            tidy(self._clouds)
 
     def _folder(self, ref: ClusterRef) -> ClusterFolder:
         return ClusterFolder(self._clouds, ref)

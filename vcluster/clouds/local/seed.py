@@ -30,8 +30,6 @@ def network_config(*, private_mac: str, address: str, prefix: int, mtu: int, out
             "dhcp4": True,
             "dhcp6": False,
             "accept-ra": False,
-            # A machine whose way out is slow to answer must not wait for it before it serves its cluster.
-            "optional": True,
         },
     }
     return json.dumps({"version": 2, "ethernets": ethernets}, indent=1) + "\n"
