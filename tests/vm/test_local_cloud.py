@@ -162,8 +162,11 @@ def test_a_machine_outlives_its_maker_and_the_makers_terminal(bed: Bed) -> None:
     assert qemu.ppid() != os.getpid()
     assert os.getsid(qemu.pid) not in {os.getsid(0), child.pid}
     assert qemu.terminal() is None
-    inherited = {str(Path(f"/proc/{qemu.pid}/fd/{fd}").resolve()) for fd in (0, 1, 2)}
-    assert inherited <= {"/dev/null", str(bed.folder.machine_path(bed.machines()["cpu-1"].uuid) / "qemu.log")}
+    log = str(bed.folder.machine_path(bed.machines()["cpu-1"].uuid) / "qemu.log")
+    assert [str(Path(f"/proc/{qemu.pid}/fd/{fd}").resolve()) for fd in (0, 1, 2)] == ["/dev/null", log, log]
+    status = Path(f"/proc/{qemu.pid}/status").read_text()
+    assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE), "the sandbox is on"
+    assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE)
 
 
 def test_nothing_of_it_is_for_others(bed: Bed) -> None:

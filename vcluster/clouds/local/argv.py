@@ -8,6 +8,7 @@ What was chosen, and why:
   later features (AVX, five-level pages) that software is slow at.
 - ``cache=writeback`` for the head: what the guest flushed survives the host's crash, and the databases and the
   home lie there. ``cache=unsafe`` for workers, which are replaced and not repaired.
+- The whole sandbox: what breaks out of a guest into its QEMU starts no program and gains no privilege.
 - ``-action`` stays at its defaults: a guest that powers off ends its QEMU. Which of the two it was is told by
   a second QMP monitor, whose output is a file: it holds every event, the last one included.
 """
@@ -48,8 +49,7 @@ def qemu_argv(
     else:
         argv += ["-accel", f"tcg,thread=multi,tb-size={TB_SIZE}", "-cpu", "Nehalem"]
     argv += ["-smp", str(record.cpus), "-m", str(record.memory), "-rtc", "base=utc"]
-    # Not spawn=deny and elevateprivileges=deny: the first forbids -daemonize, the second is refused beside it.
-    argv += ["-sandbox", "on,obsolete=deny,resourcecontrol=deny"]
+    argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
     argv += _boot(record, accel) + _disks(record, folder) + _nets(record, sockets)
     argv += ["-device", "virtio-rng-pci"]
     argv += ["-chardev", f"file,id=console,path={_quote(folder / 'console.log')},append=on"]
@@ -58,8 +58,7 @@ def qemu_argv(
     argv += ["-mon", "chardev=qmp,mode=control"]
     # A "pipe" whose two ends are ordinary files: events.in holds the one handshake that makes QEMU send events.
     argv += ["-chardev", f"pipe,id=events,path={_quote(folder / 'events')}", "-mon", "chardev=events,mode=control"]
-    argv += ["-D", str(folder / "qemu.log"), "-daemonize", "-pidfile", str(folder / "qemu.pid")]
-    return argv
+    return [*argv, "-pidfile", str(folder / "qemu.pid")]
 
 
 def _boot(record: MachineRecord, accel: Accel) -> list[str]:

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Events", "power_down", "read_events"]
+__all__ = ["Events", "answered", "power_down", "read_events"]
 
 HANDSHAKE = b'{"execute":"qmp_capabilities"}\n'
 
@@ -47,6 +47,14 @@ class Events:
     ended: str = ""
     stuck: str = ""
     reset: float = 0.0
+
+
+def answered(path: Path) -> bool:
+    """Whether QEMU has answered the handshake, which it does once its main loop runs."""
+    try:
+        return b'{"return"' in path.read_bytes()
+    except OSError:
+        return False
 
 
 def read_events(path: Path) -> Events:

@@ -43,7 +43,7 @@ def _machine(folder: ClusterFolder, record: MachineRecord, process: Process | No
     if process is not None:
         state, fault = _running(record, events, run, busy=busy)
     else:
-        state, fault = _not_running(record, events, busy=busy)
+        state, fault = _not_running(record, events, vm.tail(path / "qemu.log", 3), busy=busy)
     if state is MachineState.ERROR:
         last = _last_words(vm.tail(path / "console.log", _CONSOLE_LINES))
         fault = f"{fault}; its console ends with:\n{last}" if last else fault
@@ -80,7 +80,7 @@ def _running(record: MachineRecord, events: qmp.Events, run: str, *, busy: bool)
     return MachineState.ACTIVE, ""
 
 
-def _not_running(record: MachineRecord, events: qmp.Events, *, busy: bool) -> tuple[MachineState, str]:
+def _not_running(record: MachineRecord, events: qmp.Events, said: str, *, busy: bool) -> tuple[MachineState, str]:
     match record.wish:
         case Wish.DELETED:
             return _deleting(busy=busy)
@@ -92,7 +92,8 @@ def _not_running(record: MachineRecord, events: qmp.Events, *, busy: bool) -> tu
             return MachineState.ERROR, "its creation was interrupted before it booted"
     if record.boot_id != processes.boot_id() or events.ended == "guest-shutdown":
         return MachineState.SHUTOFF, ""
-    return MachineState.ERROR, f"its QEMU ended: {_REASONS.get(events.ended, events.ended)}"
+    reason = f"its QEMU ended: {_REASONS.get(events.ended, events.ended)}"
+    return MachineState.ERROR, f"{reason}; it said: {said.strip()}" if said.strip() else reason
 
 
 def _deleting(*, busy: bool) -> tuple[MachineState, str]:
@@ -102,7 +103,7 @@ def _deleting(*, busy: bool) -> tuple[MachineState, str]:
 
 
 _REASONS = {
-    "": "killed (by a person, or by the kernel for want of memory), without a word",
+    "": "killed, by a person or by the kernel for want of memory",
     "host-signal": "a signal told it to",
     "host-qmp-quit": "its control socket told it to",
     "guest-panic": "the guest's kernel panicked",
