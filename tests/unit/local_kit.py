@@ -7,10 +7,9 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from vcluster.clouds.local.image import BaseImage
-
 from vcluster.clouds.local import LocalCloud
 from vcluster.clouds.local.accel import Accel
+from vcluster.clouds.local.image import BaseImage
 from vcluster.clouds.local.records import MachineRecord, Wish
 from vcluster.model import ClusterRef, Flavor, MachineRequest, Network, Port, PortRequest, Role
 

@@ -185,21 +185,32 @@ def test_missing_tools_are_named(cloud: LocalCloud, tmp_path: Path, monkeypatch:
 # -- disks and room ------------------------------------------------------------------------------------------
 
 
-def _qcow2(path: Path, size: int) -> Path:
-    path.write_bytes(b"QFI\xfb" + bytes(20) + size.to_bytes(8, "big") + bytes(72))
+def _qcow2(path: Path, size: int, cut: int = 104) -> Path:
+    path.write_bytes((b"QFI\xfb" + bytes(20) + size.to_bytes(8, "big") + bytes(72))[:cut])
     return path
 
 
 def test_a_base_image_must_fit(tmp_path: Path) -> None:
-    base = _qcow2(tmp_path / "base.qcow2", 9 << 30)
-    assert vm.virtual_size(base) == 9 << 30
     with pytest.raises(PermanentError, match=r"9\.0 GiB large, the flavor's disk 8 GiB"):
-        vm.create_disk(tmp_path, base, 8)
-    (tmp_path / "raw").write_bytes(bytes(100))
-    with pytest.raises(PermanentError, match="not a qcow2"):
-        vm.virtual_size(tmp_path / "raw")
+        vm.create_disk(tmp_path, _qcow2(tmp_path / "base.qcow2", 9 << 30), 8)
+    with pytest.raises(PermanentError, match="cut off"):
+        vm.create_disk(tmp_path, _qcow2(tmp_path / "base.qcow2", 9 << 30, cut=20), 8)
     with pytest.raises(PermanentError, match="No such file"):
-        vm.virtual_size(tmp_path / "absent")
+        vm.create_disk(tmp_path, tmp_path / "absent", 8)
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_an_overlay_stands_on_its_image(tmp_path: Path, kind: str) -> None:
+    base = tmp_path / "base"
+    subprocess.run(["qemu-img", "create", "-q", "-f", kind, str(base), "64M"], check=True)
+    vm.create_disk(tmp_path, base, 2)
+    said = subprocess.run(
+        ["qemu-img", "info", "--output=json", str(tmp_path / "disk.qcow2")], check=True, capture_output=True
+    )
+    told = json.loads(said.stdout)
+    assert (told["virtual-size"], told["full-backing-filename"]) == (2 << 30, str(base))
+    assert told["backing-filename-format"] == kind
+    assert (tmp_path / "disk.qcow2").stat().st_mode & 0o077 == 0
 
 
 def test_flavors(cloud: LocalCloud) -> None:

@@ -21,9 +21,9 @@ from typing import Any
 
 import psutil
 import pytest
-from vcluster.clouds.local.image import BaseImage, ensure_image, list_images
 
 from vcluster.clouds.local import LocalCloud, processes, room, switch, vm
+from vcluster.clouds.local.image import BaseImage, ensure_image, list_images
 from vcluster.clouds.local.records import ClusterFolder
 from vcluster.errors import ConflictError, PermanentError, QuotaError, VclusterError
 from vcluster.model import (

@@ -322,9 +322,11 @@ class LocalCloud:
         with self._lock:
             known = self._images.get(image_id)
         if known is None:
-            from vcluster.clouds.local.image import list_images
+            from vcluster.clouds.local.image import BaseImage, list_images
 
             known = next((image for image in list_images(self._cache) if image.id == image_id), None)
+            if known is None and Path(image_id).is_file():  # the user's own, which lies where it lies
+                known = BaseImage(image_id, Path(image_id), None, None)
         if known is None:
             raise PermanentError(f"there is no image {image_id} in {self._cache}", remedy="run `vcluster up` again")
         return known

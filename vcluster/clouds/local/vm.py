@@ -54,25 +54,14 @@ def create_disk(folder: Path, base: Path, size: int) -> None:
     binary = shutil.which("qemu-img")
     if binary is None:
         raise UsageError("qemu-img is not installed", remedy=install_hint("qemu-utils", "qemu"))
-    least = virtual_size(base)
+    kind, least = _format(base)
     if least > size << 30:
         raise PermanentError(
             f"the image {base.name} is {least / (1 << 30):.1f} GiB large, the flavor's disk {size} GiB",
             remedy="choose a flavor with a larger disk",
         )
-    argv = [
-        binary,
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-F",
-        "qcow2",
-        "-b",
-        str(base),
-        str(folder / "disk.qcow2"),
-        f"{size}G",
-    ]
+    argv = [binary, "create", "-q", "-f", "qcow2", "-F", kind, "-b", str(base)]
+    argv += [str(folder / "disk.qcow2"), f"{size}G"]
     done = subprocess.run(
         argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, umask=0o077
     )
@@ -80,20 +69,19 @@ def create_disk(folder: Path, base: Path, size: int) -> None:
         raise _refused("qemu-img cannot make the machine's disk", done.stderr)
 
 
-def virtual_size(image: Path) -> int:
-    """Bytes of the disk that a qcow2 image holds.
-
-    Raises:
-        PermanentError: it is no qcow2 image.
-    """
+def _format(image: Path) -> tuple[str, int]:
+    """An image's format, and the bytes of the disk that it holds. Whether it may be used was seen when it was had."""
     try:
         with image.open("rb") as file:
             header = file.read(32)
+            size = file.seek(0, 2)
     except OSError as error:
         raise failed(error, "cannot read the image") from error
-    if len(header) < 32 or header[:4] != b"QFI\xfb":
-        raise PermanentError(f"{image} is not a qcow2 image")
-    return int(struct.unpack(">Q", header[24:32])[0])
+    if header[:4] != b"QFI\xfb":
+        return "raw", size
+    if len(header) < 32:
+        raise PermanentError(f"the image {image} is cut off")
+    return "qcow2", int(struct.unpack(">Q", header[24:32])[0])
 
 
 def launch(folder: ClusterFolder, record: MachineRecord, accel: Accel) -> MachineRecord:
