@@ -39,7 +39,8 @@ def render(template: str, **values: object) -> str:
             return _plain(template)
         return environment.get_template(template).render(values)
     except (TemplateError, OSError) as error:
-        place = f", line {error.lineno}" if getattr(error, "lineno", None) else ""
+        line = getattr(error, "lineno", None)
+        place = f", line {line}" if line else ""
         raise PermanentError(f"template {template}{place}: {error}") from error
 
 

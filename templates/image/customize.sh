@@ -1,7 +1,9 @@
 #!/bin/bash
 # Only for the local base image, in its chroot, after install.sh: what makes a small, quick machine of it.
-# The files of image/root/ are in place already.
 set -euo pipefail
+
+# The folder image/root is laid over the tree as it is.
+cp -rT "$(dirname "$0")/root" /
 
 # No keys, no identity: every machine gets its own.
 rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id /etc/hostname

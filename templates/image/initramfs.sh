@@ -1,11 +1,11 @@
 #!/bin/bash
-# initramfs.sh INIT: the boot image, from this chroot's own kernel modules and busybox, as /boot/vcluster-initrd.
+# The boot image, from this chroot's own kernel modules and busybox, as /boot/vcluster-initrd; the kernel beside it.
 set -euo pipefail
 kernel=$(basename /lib/modules/*)
 work=$(mktemp -d)
 mkdir -p "$work"/{bin,dev,proc,root,modules}
 cp /bin/busybox "$work/bin/busybox"
-install -m 0755 "$1" "$work/init"
+install -m 0755 "$(dirname "$0")/init" "$work/init"
 : > "$work/modules/order"
 for driver in virtio_pci virtio_blk virtio_net ext4 isofs; do
   # A driver that is built into the kernel needs no file.
@@ -19,3 +19,4 @@ for driver in virtio_pci virtio_blk virtio_net ext4 isofs; do
 done
 (cd "$work" && find . | busybox cpio -o -H newc 2> /dev/null) | gzip -9 > /boot/vcluster-initrd
 rm -rf "$work"
+cp "/boot/vmlinuz-$kernel" /boot/vcluster-kernel
