@@ -510,9 +510,7 @@ def _until(done: Callable[[], bool], what: str, seconds: float = 900.0) -> float
     return time.monotonic() - begin
 
 
-def test_a_system_boots_answers_and_powers_off(
-    bed: Bed, system: BaseImage, tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_system_boots_answers_and_powers_off(bed: Bed, system: BaseImage, tmp_path: Path) -> None:
     bed.network("head")
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
@@ -529,7 +527,7 @@ def test_a_system_boots_answers_and_powers_off(
         return subprocess.run([*ssh, "me@127.0.0.1", command], capture_output=True, text=True, check=False, timeout=120)
 
     took = _until(lambda: run("true").returncode == 0, "SSH never answered")
-    record_property("seconds from power to SSH", round(took))
+    assert took < bed.cloud.boot_timeout
     addresses = run("ip -brief -4 address; ip route").stdout
     assert re.search(r" 10\.\d+\.0\.10/20", addresses)
     assert re.search(r"^default via 10\.0\.2\.2 ", addresses, re.MULTILINE)
