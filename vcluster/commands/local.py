@@ -80,10 +80,11 @@ def list_images_(how: How) -> None:
     from vcluster.places import cache_root
 
     root = cache_root()
-    images = [{"id": image.id, "path": str(image.disk), "bytes": _used(image.disk)} for image in list_images(root)]
+    found = [(image.id, str(image.disk), _used(image.disk)) for image in list_images(root)]
+    images = [{"id": name, "path": path, "bytes": size} for name, path, size in found]
     if not images and not (how.as_json or how.quiet):
         click.echo(f"no images in {clean(root)}", err=True)
-    rows = [(image["id"], f"{int(image['bytes']) / 2**20:.0f} MiB", image["path"]) for image in images]
+    rows = [(name, f"{size / 2**20:.0f} MiB", path) for name, path, size in found]
     how.result("image list", {"images": images}, table(("ID", "SIZE", "PATH"), rows) if rows else "")
 
 
