@@ -4,25 +4,30 @@ ext4 file system is made of it, with its kernel beside it for direct boot. No ro
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
+import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from vcluster.clouds.base import Notify
 from vcluster.clouds.local.image import DISK, INITRD, KERNEL, digest
-from vcluster.errors import PermanentError
+from vcluster.clouds.local.image_run import run, workshop
+from vcluster.clouds.local.image_sources import answers, check_mirror, host_sources, mirror_sources
+from vcluster.errors import CloudError, PermanentError, QuotaError
 from vcluster.model import ImageRequest
 from vcluster.resources import templates
 
 __all__ = ["Plan", "build", "plan"]
 
-VERSION = "1"
+VERSION = "2"
 """Raised when this builder makes another image of the same inputs."""
 
 SIZE = "3G"
@@ -54,12 +59,14 @@ BASE = (
 KERNELS = {"debian": "linux-image-cloud-amd64", "ubuntu": "linux-image-virtual"}
 OLDEST = {"debian": 12, "ubuntu": 24}
 
-_ARCHIVE = re.compile(r"(mirror\+)?[a-z]+:/\S*/(debian|ubuntu)(\.list)?/?(?=\s|$)")
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that an image depends on; ``identity`` names it in the cache."""
+    """All that an image depends on; ``identity`` names it in the cache.
+
+    Attributes:
+        sources: deb822 stanzas; of a mirror only its address, which is asked for what it has when the build begins.
+    """
 
     identity: str
     suite: str
@@ -67,6 +74,7 @@ class Plan:
     packages: tuple[str, ...]
     files: bytes
     ca: str
+    mirror: str = ""
 
 
 def plan(request: ImageRequest) -> Plan:
@@ -84,7 +92,8 @@ def plan(request: ImageRequest) -> Plan:
             f"{release.get('PRETTY_NAME', 'something else')} on {os.uname().machine}",
             remedy="give an ordinary cloud image: image: {url: …, sha256: …}",
         )
-    sources = _sources(suite, request.apt_mirror)
+    check_mirror(request.apt_mirror)
+    sources = f"mirror {request.apt_mirror.rstrip('/')}" if request.apt_mirror else host_sources(suite)
     if not sources:
         raise PermanentError(
             f"no package source for {suite} in /etc/apt/sources.list or /etc/apt/sources.list.d",
@@ -93,48 +102,13 @@ def plan(request: ImageRequest) -> Plan:
     files = _tree(request.install)
     packages = (*BASE, KERNELS[kind])
     name = digest(VERSION, SIZE, suite, sources, " ".join(packages), files.hex(), request.ca)
-    return Plan(f"{suite}-{name}", suite, sources, packages, files, request.ca)
+    return Plan(f"{suite}-{name}", suite, sources, packages, files, request.ca, request.apt_mirror)
 
 
 def _release() -> dict[str, str]:
     text = Path("/etc/os-release").read_text() if Path("/etc/os-release").exists() else ""
     pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
     return {key: value.strip("\"'") for key, value in pairs}
-
-
-def _sources(suite: str, mirror: str) -> str:
-    """The host's own package sources for its release, and no other's; the archive itself from a mirror if given."""
-    found = []
-    folder = Path("/etc/apt/sources.list.d")
-    for path in (Path("/etc/apt/sources.list"), *sorted(folder.glob("*.list")), *sorted(folder.glob("*.sources"))):
-        if path.is_file():
-            text = path.read_text()
-            found += list(_stanzas(text, suite) if path.suffix == ".sources" else _one_liners(text, suite))
-    joined = "\n\n".join(dict.fromkeys(found))
-    return _ARCHIVE.sub(mirror.rstrip("/"), joined) if mirror else joined
-
-
-def _ours(suites: list[str], suite: str) -> list[str]:
-    return [name for name in suites if re.fullmatch(rf"{re.escape(suite)}(-(updates|security))?/?", name)]
-
-
-def _stanzas(text: str, suite: str) -> Iterator[str]:
-    """The stanzas of a deb822 file that are about this release."""
-    for stanza in re.split(r"\n\s*\n", re.sub(r"(?m)^#.*\n?", "", text)):
-        fields = dict(re.findall(r"(?m)^([A-Za-z-]+):[ \t]*(.*(?:\n[ \t].*)*)", stanza))
-        suites = _ours(fields.get("Suites", "").split(), suite)
-        if suites and "deb" in fields.get("Types", "").split() and fields.get("Enabled", "yes").strip() != "no":
-            fields |= {"Types": "deb", "Suites": " ".join(suites)}
-            yield "\n".join(f"{key}: {value.strip()}" for key, value in fields.items())
-
-
-def _one_liners(text: str, suite: str) -> Iterator[str]:
-    """The same of a file in the old style, as stanzas."""
-    for options, uri, name, components in re.findall(r"(?m)^deb\s+(?:\[(.*?)\]\s+)?(\S+)\s+(\S+)\s*([^#\n]*)", text):
-        if _ours([name], suite):
-            stanza = f"Types: deb\nURIs: {uri}\nSuites: {name}\nComponents: {components.strip()}"
-            signed = re.search(r"signed-by=(\S+)", options)
-            yield f"{stanza}\nSigned-By: {signed[1]}" if signed else stanza
 
 
 def _tree(install: str) -> bytes:
@@ -158,11 +132,14 @@ def _tree(install: str) -> bytes:
     return out.getvalue()
 
 
-def build(plan: Plan, folder: Path, notify: Notify) -> None:
+def build(plan: Plan, folder: Path, notify: Notify, cancel: threading.Event | None = None) -> None:
     """Make the image in a folder. Minutes; the log lies beside the folder until the image is whole.
 
     Raises:
         PermanentError: a tool is missing, or a step failed; the log's last lines are in the message.
+        TemporaryError: the mirror does not answer.
+        QuotaError: the disk is full.
+        CancelledError: ``cancel`` was set.
     """
     missing = [tool for tool in ("mmdebstrap", "mke2fs", "qemu-img") if not shutil.which(tool, path=_PATH)]
     if missing:
@@ -170,31 +147,28 @@ def build(plan: Plan, folder: Path, notify: Notify) -> None:
             f"not installed: {', '.join(missing)}", remedy="apt-get install mmdebstrap e2fsprogs qemu-utils uidmap"
         )
     notify(f"building the base image {plan.identity}; this is done once, and takes some minutes")
+    sources = plan.sources
+    if plan.mirror:
+        sources = mirror_sources(plan.suite, plan.mirror, lambda address: answers(address, plan.ca))
     work = folder.parent
     log = work / "build.log"
     (work / "tree.tar").write_bytes(plan.files)
-    (work / "apt.sources").write_text(plan.sources + "\n")
-    raw = work / "disk.raw"
-    with raw.open("wb") as disk, log.open("wb") as out:
-        disk.truncate(_bytes(SIZE))
-        # In a user namespace the tree's owner is another user of this host. It comes to this file by an open
-        # descriptor; by its path it cannot, because the folder is closed to it.
-        raw.chmod(0o666)
-        done = subprocess.run(
-            _argv(plan, work, folder, disk.fileno()),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            pass_fds=(disk.fileno(),),
-            env=_environment(),
-            cwd=work,
-            check=False,
-        )
-    if done.returncode:
-        raise _failure(f"the base image {plan.identity} could not be built", log)
-    with log.open("ab") as out:
-        command = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(folder / DISK)]
-        if subprocess.run(command, stdout=out, stderr=out, check=False).returncode:
+    (work / "apt.sources").write_text(sources + "\n")
+    if plan.ca:
+        system = Path("/etc/ssl/certs/ca-certificates.crt")
+        (work / "ca.pem").write_text((system.read_text() if system.is_file() else "") + "\n" + plan.ca)
+    # The disk has no name, so nobody comes to it but by the descriptor that the builder inherits.
+    with tempfile.TemporaryFile(dir=work) as disk, log.open("wb") as out, workshop() as shop:
+        os.truncate(disk.fileno(), _bytes(SIZE))
+        if os.geteuid() != 0:  # in a user namespace the tree's owner is another user of this host
+            os.fchmod(disk.fileno(), 0o666)
+        environment = {**_environment(), "TMPDIR": str(shop)}
+        command = _argv(plan, work, folder, disk.fileno())
+        if run(command, log=out, environment=environment, folder=work, handles=[disk.fileno()], cancel=cancel):
+            raise _failure(f"the base image {plan.identity} could not be built", log)
+        whole = f"/proc/self/fd/{disk.fileno()}"
+        command = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", whole, str(folder / DISK)]
+        if run(command, log=out, environment=environment, folder=work, handles=[disk.fileno()], cancel=cancel):
             raise _failure(f"the base image {plan.identity} could not be packed", log)
     for name in (DISK, KERNEL, INITRD):
         (folder / name).chmod(0o600)
@@ -219,35 +193,45 @@ def _environment() -> dict[str, str]:
 
 def _argv(plan: Plan, work: Path, result: Path, disk: int) -> list[str]:
     chroot = f'chroot "$1" bash /{PLACE}'
+    # apt runs outside of the tree but, in a user namespace, cannot enter the work folder: it reads the tree's copy.
+    trust = [
+        'mkdir -p "$1/tmp"',
+        f"upload {quote(str(work / 'ca.pem'))} /tmp/vcluster-ca.pem",
+        """echo "Acquire::https::CAInfo \\"$1/tmp/vcluster-ca.pem\\";" >> "$MMDEBSTRAP_APT_CONFIG\"""",
+    ]
     hooks = {
+        "setup": trust if plan.ca else [],
         # The image boots with an initramfs of its own making; the distribution's takes a minute to make.
         "essential": [
             'chroot "$1" dpkg-divert --quiet --local --rename --add /usr/sbin/update-initramfs',
             'ln -s /bin/true "$1/usr/sbin/update-initramfs"',
         ],
         "customize": [
-            f"tar-in {work / 'tree.tar'} /",
+            f"tar-in {quote(str(work / 'tree.tar'))} /",
             'rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap',
             f"{chroot}/install.sh",
             f"{chroot}/customize.sh",
             f"{chroot}/initramfs.sh",
-            f"download /boot/vcluster-kernel {result / KERNEL}",
-            f"download /boot/vcluster-initrd {result / INITRD}",
-            f'rm -rf "$1/{PLACE}" "$1"/boot/* "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$1"/var/lib/apt/lists/*',
-            # A plain bind shows the tree without what is mounted in it.
-            'mkdir "$1/mnt/tree"; mount --bind "$1" "$1/mnt/tree"; rmdir "$1/mnt/tree/mnt/tree" 2>/dev/null; '
+            f"download /boot/vcluster-kernel {quote(str(result / KERNEL))}",
+            f"download /boot/vcluster-initrd {quote(str(result / INITRD))}",
+            f'rm -rf "$1/{PLACE}" "$1"/boot/* "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$1"/var/lib/apt/lists/* '
+            '"$1"/var/cache/apt/*.bin',
+            # A plain bind shows the tree without what is mounted in it; the builder's own things lie in /tmp.
+            'unshare --mount sh -ec \'mount --bind "$1" /mnt; mount -t tmpfs -o mode=1777 none /mnt/tmp; '
+            "mount -t tmpfs -o mode=755 none /mnt/dev; "
             "mke2fs -q -t ext4 -L vcluster -m 1 -E lazy_itable_init=0,lazy_journal_init=0 "
-            f'-d "$1/mnt/tree" /proc/self/fd/{disk} && umount "$1/mnt/tree"',
+            f'-d /mnt /proc/self/fd/{disk}\' sh "$1"',
         ],
     }
     argv = ["mmdebstrap", "--mode=root" if os.geteuid() == 0 else "--mode=unshare", "--variant=apt", "--verbose"]
-    argv += [f"--aptopt={option}" for option in _apt_options(plan, work)]
+    argv += [f"--aptopt={option}" for option in _APT_OPTIONS]
     argv += [f"--dpkgopt={option}" for option in _DPKG_OPTIONS]
     argv.append(f"--include={','.join(plan.packages)}")
     argv += [f"--{stage}-hook={hook}" for stage, steps in hooks.items() for hook in steps]
     return [*argv, plan.suite, "/dev/null", str(work / "apt.sources")]
 
 
+_APT_OPTIONS = ('Apt::Install-Recommends "false"', 'Acquire::Languages "none"', 'Acquire::Retries "5"')
 _DPKG_OPTIONS = (
     # Nothing of a half-built tree is kept, so nothing needs to be safe on the disk before the end.
     "force-unsafe-io",
@@ -258,20 +242,11 @@ _DPKG_OPTIONS = (
 )
 
 
-def _apt_options(plan: Plan, work: Path) -> list[str]:
-    options = ['Apt::Install-Recommends "false"', 'Acquire::Languages "none"', 'Acquire::Retries "5"']
-    if plan.ca:
-        bundle = work / "ca.pem"
-        system = Path("/etc/ssl/certs/ca-certificates.crt")
-        bundle.write_text((system.read_text() if system.is_file() else "") + "\n" + plan.ca)
-        bundle.chmod(0o644)
-        options.append(f'Acquire::https::CAInfo "{bundle}"')
-    return options
-
-
-def _failure(what: str, log: Path) -> PermanentError:
-    kept = log.with_name(f"{log.parent.name.lstrip('.')}.log")
+def _failure(what: str, log: Path) -> CloudError:
     lines = log.read_text(errors="replace").splitlines()
-    kept = log.parent.parent / kept.name
+    kept = log.parent.with_name(f"{log.parent.name.removeprefix('.work-')}.log")
     log.replace(kept)
-    return PermanentError("\n".join([f"{what}; its log ends:", *lines[-15:]]), remedy=f"the whole log is {kept}")
+    text = "\n".join([f"{what}; its log ends:", *lines[-15:]])
+    if any(os.strerror(errno.ENOSPC) in line for line in lines[-50:]):
+        return QuotaError(text, remedy=f"make room, or point VCLUSTER_CACHE and TMPDIR elsewhere; the log is {kept}")
+    return PermanentError(text, remedy=f"the whole log is {kept}")
