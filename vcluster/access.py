@@ -98,6 +98,9 @@ class Access:
         return HeadControl(self._remote, lambda uuid: self.cloud.console(self.ref, uuid, 60))
 
     def _remote(self, endpoint: Endpoint) -> Remote:
+        if not self.folder.known:
+            # Asking must never make a secret: it would be another one than the machines have.
+            raise self._no_keys()
         keyring = self.folder.keyring()
         host_key = keyring.host(Role.HEAD).public
         return Remote(endpoint, user=ADMIN_USER, key=keyring.admin, host_key=host_key)

@@ -9,11 +9,23 @@ from types import MappingProxyType
 
 from vcluster.model import Slot
 
-__all__ = ["NOTE_ATTEMPTS", "NOTE_READY", "NOTE_SPEC", "Action", "Goal", "Plan", "Power", "Verb", "Wave"]
+__all__ = [
+    "NOTE_ATTEMPTS",
+    "NOTE_LEAVING",
+    "NOTE_READY",
+    "NOTE_SPEC",
+    "Action",
+    "Goal",
+    "Plan",
+    "Power",
+    "Verb",
+    "Wave",
+]
 
 NOTE_SPEC = "spec"
 NOTE_READY = "ready-at"
 NOTE_ATTEMPTS = "attempts/"
+NOTE_LEAVING = "leaving"
 
 
 class Power(StrEnum):
@@ -98,6 +110,7 @@ class Goal:
         digest: the spec's digest, written on the cluster.
         replace: uuids of machines that shall be made anew.
         given_up: machine name to the reason why this run makes no further attempt.
+        doubted: uuid of a machine that does not prove itself to the time since when this run sees it so.
         boot_timeout: seconds from start to the first job before a machine counts as failed.
         max_attempts: how often a failed machine is replaced or rebooted, over all runs.
         keep_failed: leave a machine that failed for good, for a person to look at.
@@ -110,6 +123,7 @@ class Goal:
     digest: str = ""
     replace: frozenset[str] = frozenset()
     given_up: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    doubted: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     boot_timeout: float = 600.0
     max_attempts: int = 2
     keep_failed: bool = False

@@ -75,6 +75,7 @@ class Cluster(Access):
         self._on_event = on_event
         home = home or state_root()
         self._own_cloud = cloud is None
+        self._kept: list[Path] = []
         cloud = cloud or _connect(cloud_name if self._given is None else self._given.cloud, home)
         ref = cloud.ref(name)
         super().__init__(cloud, ref, Folder(home, ref))
@@ -101,7 +102,8 @@ class Cluster(Access):
         spec = self._spec()
         control = self._control()
         try:
-            loop = self._loop(goal_of(spec, self.cloud), control=control, cancel=threading.Event())
+            asked = control if self._can_ask() else None
+            loop = self._loop(goal_of(spec, self.cloud), control=asked, cancel=threading.Event())
             observed = loop.look()
             check_changes(spec, observed, self.folder)
             return PlanView.of(loop.plan(observed))
@@ -119,6 +121,8 @@ class Cluster(Access):
             control = self._control()
             try:
                 observed = observed.with_health(control.health(observed))
+            except CloudError as error:
+                self._log(f"the head was not asked: {error.message}", level="warning")
             finally:
                 control.close()
         spec = self._known_spec()
@@ -168,7 +172,11 @@ class Cluster(Access):
 
     def start(self, *, timeout: float | None = None, cancel: threading.Event | None = None) -> Result:
         """Boot a stopped cluster (or one whose host rebooted); raises as :meth:`up`."""
-        self._must_exist(self._observe())
+        observed = self._observe()
+        self._must_exist(observed)
+        if observed.notes.get(NOTE_ATTEMPTS + Role.HEAD):
+            # A person asked: the head gets a new budget of reboots.
+            self.cloud.annotate(self.ref, {NOTE_ATTEMPTS + Role.HEAD: ""})
         return self._up(self._spec(), timeout, None, cancel)
 
     def stop(self, *, timeout: float | None = None, cancel: threading.Event | None = None) -> Result:
@@ -212,8 +220,12 @@ class Cluster(Access):
             )
         if machine not in goal_of(spec, self.cloud).wanted:
             raise self._no_machine(machine, observed)
-        if observed.notes.get(NOTE_ATTEMPTS + machine):
-            self.cloud.annotate(self.ref, {NOTE_ATTEMPTS + machine: ""})
+        there = {m.name for m in observed.machines}
+        notes = {key: "" for key in observed.notes if key.startswith(NOTE_ATTEMPTS)}
+        spent = {key: "" for key in notes if (name := key.removeprefix(NOTE_ATTEMPTS)) == machine or name not in there}
+        if spent:
+            # A new budget for this one and for all that were given up: with one of them missing none would be made.
+            self.cloud.annotate(self.ref, spent)
         uuids = frozenset(m.uuid for m in observed.machines if m.name == machine)
         return self._up(spec, timeout, confirm, cancel, replace_uuids=uuids)
 
@@ -232,7 +244,8 @@ class Cluster(Access):
         goal = Goal(Power.ABSENT)
         self._ask(goal, confirm, cancel)
         result = self._run(goal, timeout or DOWN_TIMEOUT, cancel)
-        self.folder.remove()
+        if self._observe().empty:
+            self.folder.remove()
         return result
 
     def render(self, folder: Path) -> list[Path]:
@@ -285,31 +298,39 @@ class Cluster(Access):
         if observed.head is not None and not self._can_ask():
             raise self._no_keys()
         check_changes(spec, observed, self.folder)
-        there = {machine.name for machine in observed.machines}
+        there = {m.name for m in observed.machines if m.state in (MachineState.ACTIVE, MachineState.BUILD)}
         missing = [slot.flavor for slot in goal.slots if slot.name in goal.wanted and slot.name not in there]
         image = image_of(spec, self.cloud, self._log)
         if missing:
             self.cloud.check_room(self.ref, missing)
-        self._ask(goal, confirm, cancel)
+        agreed = self._ask(goal, confirm, cancel)
         if missing:
             image()
+            if cancel is not None and cancel.is_set():
+                raise CancelledError("interrupted before anything was made")
         self.folder.write_spec(spec.to_yaml())
         render = renderer_of(spec, goal.slots, self.ref, self.folder, self.cloud)
-        limit = timeout or self.cloud.boot_timeout * 3
-        return self._run(goal, max(1.0, limit - (time.monotonic() - began)), cancel, image=image, render=render)
+        limit = timeout or self.cloud.boot_timeout * 4
+        return self._run(
+            goal, max(1.0, limit - (time.monotonic() - began)), cancel, image=image, render=render, may_destroy=agreed
+        )
 
-    def _ask(self, goal: Goal, confirm: Confirm | None, cancel: threading.Event | None) -> None:
+    def _ask(self, goal: Goal, confirm: Confirm | None, cancel: threading.Event | None) -> bool:
+        """Whether what destroys data was agreed to; False when there was nothing to agree to."""
         if confirm is None:
-            return
+            return True
         control = self._control()
         try:
-            loop = self._loop(goal, control=control, cancel=cancel or threading.Event())
+            loop = self._loop(goal, control=control if self._can_ask() else None, cancel=cancel or threading.Event())
             plan: Plan = loop.plan(loop.look())
         finally:
             control.close()
         deletes = goal.power is Power.ABSENT and bool(plan.actions)
-        if (deletes or any(action.destroys_data for action in plan.actions)) and not confirm(PlanView.of(plan)):
+        if not deletes and not any(action.destroys_data for action in plan.actions):
+            return False
+        if not confirm(PlanView.of(plan)):
             raise CancelledError("nothing was changed")
+        return True
 
     def _loop(
         self,
@@ -319,6 +340,7 @@ class Cluster(Access):
         cancel: threading.Event,
         image: Callable[[], str] = str,
         render: Renderer | None = None,
+        may_destroy: bool = True,
     ) -> Reconciler:
         clock = self.cloud.clock if isinstance(self.cloud, Simulated) else _RealClock()
         return Reconciler(
@@ -332,6 +354,7 @@ class Cluster(Access):
             clock=clock,
             cancel=cancel,
             keep_console=self._keep_console,
+            may_destroy=may_destroy,
         )
 
     def _run(
@@ -342,14 +365,23 @@ class Cluster(Access):
         *,
         image: Callable[[], str] = str,
         render: Renderer | None = None,
+        may_destroy: bool = True,
     ) -> Result:
         began = time.monotonic()
+        self._kept = []
         control = self._control()
         try:
-            loop = self._loop(goal, control=control, cancel=cancel or threading.Event(), image=image, render=render)
+            loop = self._loop(
+                goal,
+                control=control,
+                cancel=cancel or threading.Event(),
+                image=image,
+                render=render,
+                may_destroy=may_destroy,
+            )
             outcome: Outcome = loop.run(timeout)
         except CloudError as error:
-            raise explained(error, self.folder) from error
+            raise explained(error, self._kept) from error
         finally:
             control.close()
         seconds = time.monotonic() - began
@@ -367,6 +399,7 @@ class Cluster(Access):
 
     def _keep_console(self, name: str, text: str) -> None:
         path = self.folder.keep_console(name, text)
+        self._kept.append(path)
         self._log(f"{name} failed; its console is kept in {path}", level="warning")
 
     def _log(self, message: str, level: str = "info") -> None:

@@ -105,7 +105,7 @@ def _plan_stopped(observed: Observed) -> Plan:
     for machine in observed.machines:
         # The head serves /home: it goes last.
         wave = Wave.FINISH if machine.role is Role.HEAD else Wave.REPAIR
-        if machine.state is MachineState.ACTIVE:
+        if machine.state in (MachineState.ACTIVE, MachineState.ERROR, MachineState.UNKNOWN):
             actions.append(Action(Verb.STOP, wave, (machine.name,), (machine.uuid,)))
         elif machine.state in (MachineState.BUILD, MachineState.DELETING):
             waiting.append(f"{machine.name} ({machine.state})")
@@ -181,7 +181,7 @@ class _Running:
 
     def plan(self) -> Plan:
         head = self.machines.get(self.goal.slots[0].name)
-        if head is None and self.was_ready:
+        if (head is None or head.state is MachineState.DELETING) and self.was_ready:
             self._rebuild()
         for machine in self.machines.values():
             self._mend(machine, head)
@@ -203,11 +203,11 @@ class _Running:
                 self.waiting.append(f"{machine.name} to be gone")
             else:
                 self.add(Verb.DELETE_MACHINE, machine, "its head is gone", destroys_data=True)
-        if not self.machines:
-            # Only now: a crash before this point must find the cluster still marked as one that lost its head.
-            why = "the head and its disk are gone: the cluster is rebuilt, with an empty /home"
-            notes = {NOTE_READY: ""}
-            self.actions.append(Action(Verb.NOTE, Wave.REPAIR, ("rebuild",), why=why, destroys_data=True, notes=notes))
+        # Only when all are going: a crash before must find the cluster still marked as one that lost its head.
+        going = all(machine.state is MachineState.DELETING for machine in self.machines.values())
+        why = "the head and its disk are gone: the cluster is rebuilt, with an empty /home"
+        wave, notes = Wave.REPAIR if going else Wave.FINISH, {NOTE_READY: ""}
+        self.actions.append(Action(Verb.NOTE, wave, ("rebuild",), why=why, destroys_data=True, notes=notes))
 
     def _mend(self, machine: Machine, head: Machine | None) -> None:
         if machine.name in self.leaving:
@@ -233,6 +233,10 @@ class _Running:
         elif health is Health.FAILED:
             self._failed(machine, "its configuration failed")
         elif health is Health.READY:
+            if machine.role is Role.HEAD and not self.was_ready:
+                # At once, whatever becomes of the workers: from now on people's files may lie on this disk.
+                notes = {NOTE_READY: f"{self.now:.0f}"}
+                self.actions.append(Action(Verb.NOTE, Wave.REPAIR, ("ready",), notes=notes))
             if self.attempts(machine.name):
                 self._note({NOTE_ATTEMPTS + machine.name: ""}, machine.name)
         elif health in (Health.BUSY, Health.DRAINED):
@@ -243,7 +247,8 @@ class _Running:
             self.waiting.append(f"{machine.name} to run its first job")
 
     def _overdue(self, machine: Machine, head: Machine | None) -> bool:
-        started = machine.started
+        # A machine that worked for days and is silent once is not overdue: its time runs from the first doubt.
+        started = max(machine.started, self.goal.doubted.get(machine.uuid, self.now))
         if machine.role is not Role.HEAD:
             # Nothing can be said of a worker before the head can: its time runs from the later of the two starts.
             if head is None or self.health(head.name) is not Health.READY:
@@ -335,13 +340,8 @@ class _Running:
         self.actions.append(Action(Verb.NOTE, Wave.FINISH, (subject,), notes=dict(notes)))
 
     def _finish(self) -> None:
-        notes = {}
         if self.seen.notes.get(NOTE_SPEC) != self.goal.digest:
-            notes[NOTE_SPEC] = self.goal.digest
-        if not self.was_ready:
-            notes[NOTE_READY] = f"{self.now:.0f}"
-        if notes:
-            self._note(notes, "ready")
+            self._note({NOTE_SPEC: self.goal.digest}, "spec")
 
 
 def _life(machine: Machine) -> str:

@@ -28,9 +28,21 @@ from vcluster.errors import (
 )
 from vcluster.events import Event, EventHandler, MachineChanged, PlanMade, Retrying, StepFinished, StepStarted
 from vcluster.ledger import Ledger
-from vcluster.model import ClusterRef, MachineRequest, MachineState, Network, Observed, Port, PortRequest, Role, Slot
+from vcluster.model import (
+    ClusterRef,
+    Health,
+    MachineRequest,
+    MachineState,
+    Network,
+    Observed,
+    Port,
+    PortRequest,
+    Role,
+    Slot,
+)
 from vcluster.plan import chosen_network, chosen_ports, own, plan
 from vcluster.stacks.base import Clock, Control
+from vcluster.turn import Turn
 
 __all__ = ["Outcome", "Reconciler", "Renderer"]
 
@@ -61,6 +73,7 @@ class Reconciler:
         image: gives the image's id when a machine is to be made, building it where needed.
         emit: takes every event; called from several threads.
         keep_console: called with a machine's name and its console before a failed machine goes.
+        may_destroy: whether a person agreed to what destroys data; if not, the run ends before it.
         pool: how many calls may be under way at once.
         poll: seconds between looks while others work.
     """
@@ -78,6 +91,7 @@ class Reconciler:
         clock: Clock,
         cancel: threading.Event,
         keep_console: Callable[[str, str], None] | None = None,
+        may_destroy: bool = True,
         pool: int = 16,
         poll: float = 2.0,
     ) -> None:
@@ -85,6 +99,9 @@ class Reconciler:
         self._control, self._render, self._image = control, render, image
         self._emit, self._clock, self._cancel = emit, clock, cancel
         self._keep_console, self._pool_size, self._poll = keep_console, pool, poll
+        self._may_destroy = may_destroy
+        self._doubted: dict[str, float] = {}
+        self._turn = Turn(cloud, ref, leaving=goal.power is Power.ABSENT)
         self._by_uuid: Mapping[Verb, Callable[[ClusterRef, str], None]] = {
             Verb.START: cloud.start_machine,
             Verb.STOP: cloud.stop_machine,
@@ -99,7 +116,7 @@ class Reconciler:
         self._pictures: dict[str, tuple[str, str]] = {}
         self._last_plan: tuple[object, object] = ((), ())
         self._deadline = float("inf")
-        self._changed = False
+        self._changed = self._running = False
         self._quiet_since = float("inf")
 
     def run(self, timeout: float) -> Outcome:
@@ -115,6 +132,7 @@ class Reconciler:
             CancelledError: the caller set ``cancel``.
         """
         self._deadline = self._clock.now() + timeout
+        self._running = True
         with ThreadPoolExecutor(self._pool_size, thread_name_prefix=f"vcluster-{self._ref.name}") as pool:
             while True:
                 self._check_cancelled()
@@ -146,7 +164,10 @@ class Reconciler:
 
     def look(self) -> Observed:
         """One picture of the cluster, with what this run did and the listing does not show yet."""
-        observed = self._ledger.merge(retry.read(self._observe, sleep=self._sleep, notify=self._notify("looking")))
+        listed = retry.read(self._observe, sleep=self._sleep, notify=self._notify("looking"))
+        if self._running:
+            self._turn.check(listed)
+        observed = self._ledger.merge(listed)
         head = observed.head
         if self._control and self._goal.power is Power.RUNNING and head and head.state is MachineState.ACTIVE:
             observed = observed.with_health(self._control.health(observed))
@@ -157,8 +178,13 @@ class Reconciler:
 
     def plan(self, observed: Observed) -> Plan:
         """What is left to do, given what this run has given up."""
+        now = self._cloud.now()
+        proved = (Health.READY, Health.BUSY, Health.DRAINED)
+        silent = [m.uuid for m in observed.machines if observed.health.get(m.name) not in proved]
+        self._doubted = {uuid: self._doubted.get(uuid, now) for uuid in silent}
         given_up = MappingProxyType({name: error.message for name, error in self._given_up.items()})
-        return plan(replace(self._goal, given_up=given_up), observed, self._ref, self._cloud.now())
+        goal = replace(self._goal, given_up=given_up, doubted=MappingProxyType(self._doubted))
+        return plan(goal, observed, self._ref, now)
 
     def _tell(self, observed: Observed, current: Plan) -> None:
         for machine in observed.machines:
@@ -179,9 +205,15 @@ class Reconciler:
 
     def _runnable(self, current: Plan) -> list[Action]:
         now = self._clock.now()
+        wave = current.first_wave()
+        if not self._may_destroy and self._goal.power is Power.RUNNING and any(a.destroys_data for a in wave):
+            raise CancelledError(
+                f"not agreed to: {_some([str(a) for a in wave if a.destroys_data])}",
+                remedy="run the same command again: it shows what would be deleted, and asks",
+            )
         return [
             action
-            for action in current.first_wave()
+            for action in wave
             if self._not_before.get(_key(action), 0.0) <= now and not self._ledger.settling(action)
         ]
 
@@ -214,6 +246,10 @@ class Reconciler:
                 return
         if isinstance(error, CloudError) and action.verb is Verb.CREATE_MACHINE:
             self._given_up[action.names[0]] = error
+            return
+        if isinstance(error, CloudError) and action.verb is Verb.START and key not in self._failures:
+            # Once: the next look shows it in ERROR, and it is judged like any other machine in ERROR.
+            self._failures[key] = retry.MAX_ATTEMPTS
             return
         raise error
 
@@ -291,7 +327,7 @@ class Reconciler:
         if self._keep_console is None:
             return
         # The console is for a person; not having it must not stop the repair.
-        with suppress(CloudError):
+        with suppress(CloudError, OSError):
             self._keep_console(action.names[0], self._cloud.console(self._ref, action.uuids[0], 400))
 
     # Wait and end --------------------------------------------------------------------------------------------
@@ -323,14 +359,23 @@ class Reconciler:
 
     def _clear_up(self, pool: ThreadPoolExecutor, current: Plan, observed: Observed) -> None:
         failed = [a for a in current.actions if a.failed and a.verb is Verb.DELETE_MACHINE]
-        self._apply(pool, failed, observed)
+        notes = [a for a in current.first_wave() if a.verb is Verb.NOTE and not a.destroys_data]
+        self._apply(pool, [*notes, *failed], observed)
 
     def _final_error(self, current: Plan) -> CloudError:
         if any(isinstance(error, QuotaError) for error in self._given_up.values()):
             quota = next(error for error in self._given_up.values() if isinstance(error, QuotaError))
             return QuotaError(f"{current.hopeless}", remedy=quota.remedy or "ask for less, or free some room")
         remedy = next((error.remedy for error in self._given_up.values() if error.remedy), "")
-        return PermanentError(current.hopeless, remedy=remedy)
+        return PermanentError(current.hopeless, remedy=remedy or self._remedy(current))
+
+    def _remedy(self, current: Plan) -> str:
+        name, head = self._ref.name, self._goal.slots[0].name
+        if head in current.lost and not any(head in action.names for action in current.actions):
+            return f"`vcluster logs {name}` shows its console; `vcluster start {name}` tries again, its disk is kept"
+        if head in current.lost:
+            return f"mend the cause, then `vcluster down {name}` and `vcluster up` again"
+        return f"mend the cause, then `vcluster replace {name} {min(current.lost, default='MACHINE')}` tries anew"
 
     def _notify(self, subject: str) -> Callable[[BaseException, float], None]:
         return lambda error, wait: self._send(Retrying, subject=subject, error=str(error), delay=wait)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcluster.actions import NOTE_SPEC, Goal, Power
@@ -104,13 +105,17 @@ def renderer_of(spec: ClusterSpec, slots: tuple[Slot, ...], ref: ClusterRef, fol
     return render
 
 
-def explained(error: VclusterError, folder: Folder) -> VclusterError:
-    """The same error with what the failed machine's console said last, where one was kept."""
-    kept = sorted((folder.path / "consoles").glob("*.log"), key=lambda path: path.stat().st_mtime)
+def explained(error: VclusterError, kept: Sequence[Path]) -> VclusterError:
+    """The same error with what a failed machine's console said last.
+
+    Args:
+        error: any; only one that says that a machine failed for good is made longer.
+        kept: the consoles that this run kept, oldest first.
+    """
     if not isinstance(error, PermanentError) or not kept:
         return error
     text = kept[-1].read_text(errors="replace")
     said = FAILED_LINE.search(text)
     tail = said.group(0) if said else "\n    ".join(text.splitlines()[-8:])
-    message = f"{error.message}\n  its console ended with:\n    {tail}"
-    return type(error)(message, remedy=error.remedy or f"the whole console is in {kept[-1]}")
+    message = f"{error.message}\n  its console ended with:\n    {tail}\n  the whole console is in {kept[-1]}"
+    return type(error)(message, remedy=error.remedy)

@@ -11,7 +11,8 @@ import pytest
 from vcluster import Cluster, ClusterSpec
 from vcluster.clouds.memory import FaultScript, MemoryCloud, Trouble
 from vcluster.errors import CancelledError, PermanentError, QuotaError, UsageError
-from vcluster.events import Done, Event
+from vcluster.events import Done, Event, StepFinished
+from vcluster.model import Health, Observed
 from vcluster.views import PlanView
 
 SPEC = {"name": "demo", "cloud": "memory", "workers": [{"name": "cpu", "count": 2, "max_count": 3}]}
@@ -161,7 +162,8 @@ def test_a_failure_ends_with_what_the_console_said(home: Path) -> None:
     demo = cluster(home, cloud)
     with pytest.raises(PermanentError, match="its console ended with") as caught:
         demo.up()
-    assert "the whole console is in" in caught.value.remedy
+    assert "the whole console is in" in caught.value.message
+    assert "vcluster replace demo cpu-1" in caught.value.remedy
     assert demo.logs("cpu-1")
 
 
@@ -207,3 +209,110 @@ def test_what_does_not_exist_is_said(home: Path) -> None:
         with pytest.raises(UsageError, match="there is no cluster 'nope'"):
             getattr(cluster(home, MemoryCloud(), "nope"), call)()
     assert not cluster(home, MemoryCloud(), "nope").down().changed
+
+
+def test_a_head_that_was_ready_once_is_never_made_anew_though_a_worker_failed(home: Path) -> None:
+    cloud = MemoryCloud(faults=FaultScript(machines={"cpu-2": (Trouble.NEVER_READY, 0.0)}))
+    demo = cluster(home, cloud)
+    with pytest.raises(PermanentError):
+        demo.up()
+    before = demo.status().machines[0].uuid
+    cloud.faults.machines.clear()
+    cloud.kill("head")
+    with pytest.raises(PermanentError, match="cpu-2"):
+        demo.up()
+    assert demo.replace("cpu-2").status.machines[0].uuid == before
+
+
+def test_a_silent_moment_of_a_machine_that_worked_for_days_is_borne(home: Path) -> None:
+    cloud = MemoryCloud()
+    demo = cluster(home, cloud)
+    before = {m.uuid for m in demo.up().status.machines}
+    cloud.clock.sleep(86_400.0)
+    real, silent = cloud.control, 3
+
+    class Deaf(type(real(demo.ref))):  # type: ignore[misc]
+        def health(self, observed: Observed) -> dict[str, Health]:
+            nonlocal silent
+            silent -= 1
+            return {} if silent >= 0 else super().health(observed)
+
+    cloud.control = lambda ref: Deaf(cloud, ref)  # type: ignore[method-assign]
+    assert {m.uuid for m in demo.up().status.machines} == before
+
+
+def test_a_head_out_of_reboots_is_told_and_start_tries_again(home: Path) -> None:
+    cloud = MemoryCloud()
+    demo = cluster(home, cloud)
+    before = demo.up().status.machines[0].uuid
+    cloud.annotate(demo.ref, {"attempts/head": "2 long-ago@1"})
+    cloud.kill("head")
+    with pytest.raises(PermanentError) as caught:
+        demo.up()
+    assert "vcluster start demo" in caught.value.remedy
+    assert demo.start().status.machines[0].uuid == before
+
+
+def test_down_called_during_scale_wins(home: Path) -> None:
+    cloud = MemoryCloud()
+    cluster(home, cloud).up()
+    called: list[Event] = []
+
+    def interfere(event: Event) -> None:
+        if isinstance(event, StepFinished) and not called:
+            called.append(event)
+            cluster(home, cloud, "demo").down()
+
+    with pytest.raises(CancelledError, match=r"taken down meanwhile|`vcluster down demo` was called meanwhile"):
+        cluster(home, cloud, on_event=interfere).scale("cpu", 3)
+    assert called
+    assert cloud.resources() == []
+
+
+def test_up_called_during_down_wins(home: Path) -> None:
+    cloud = MemoryCloud(delete_time=30.0)
+    cluster(home, cloud).up()
+    called: list[Event] = []
+
+    def interfere(event: Event) -> None:
+        if isinstance(event, StepFinished) and not called:
+            called.append(event)
+            cloud.annotate(cloud.ref("demo"), {"leaving": ""})  # the first act of an `up`
+
+    with pytest.raises(CancelledError, match="another command brings demo up again"):
+        cluster(home, cloud, on_event=interfere).down()
+    assert cluster(home, cloud).up(confirm=lambda plan: True).status.state == "ready"
+
+
+def test_an_unagreed_loss_of_data_ends_the_run_before_it(home: Path) -> None:
+    cloud = MemoryCloud()
+    demo = cluster(home, cloud)
+    demo.up()
+    cloud.kill("cpu-1")
+    lost = []
+
+    def lose(number: int) -> None:
+        if not lost:
+            lost.append(number)
+            cloud.lose("head")
+
+    cloud.after_effect = lose
+    with pytest.raises(CancelledError, match="not agreed to"):
+        demo.up(confirm=lambda plan: pytest.fail("there was nothing to ask about when it began"))
+
+
+def test_stop_stops_a_machine_in_error_too(home: Path) -> None:
+    cloud = MemoryCloud()
+    demo = cluster(home, cloud)
+    demo.up()
+    cloud.kill("cpu-1")
+    assert demo.stop().status.state == "stopped"
+
+
+def test_looking_from_another_computer_makes_no_secret(home: Path, tmp_path: Path) -> None:
+    cloud = MemoryCloud()
+    cluster(home, cloud).up()
+    other = cluster(tmp_path / "elsewhere", cloud)
+    other.plan()
+    other.status()
+    assert not other.folder.known

@@ -251,7 +251,7 @@ class MemoryCloud:
         """Shut down at once."""
         with self.call("stop_machine"):
             if entry := self._own(ref, uuid):
-                entry.machine = replace(entry.machine, state=MachineState.SHUTOFF)
+                entry.machine, entry.trouble = replace(entry.machine, state=MachineState.SHUTOFF), Trouble.NONE
                 entry.active_at = float("inf")
 
     def annotate(self, ref: ClusterRef, notes: dict[str, str]) -> None:
