@@ -3,116 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import re
-import select
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+from local_bed import FORK, TINY, Bed, Plug, made
 
-from vcluster.clouds.local import LocalCloud, processes, room, switch, vm
+from vcluster.clouds.local import LocalCloud, room, switch, vm
 from vcluster.clouds.local.image import BaseImage, ensure_image, list_images
-from vcluster.clouds.local.records import ClusterFolder
-from vcluster.errors import ConflictError, PermanentError, QuotaError, VclusterError
+from vcluster.errors import ConflictError, PermanentError, QuotaError
 from vcluster.model import (
-    ClusterRef,
-    Flavor,
     ImageRequest,
-    Machine,
-    MachineRequest,
     MachineState,
-    Port,
-    PortRequest,
-    Role,
 )
 from vcluster.places import cache_root
 
 pytestmark = pytest.mark.vm
 
-TINY = Flavor("tiny", cpus=1, memory=64, disk=1)
-FORK = multiprocessing.get_context("fork")
-
-
-class Bed:
-    """One cluster in a cloud of its own, whose image ``empty`` holds nothing."""
-
-    def __init__(self, home: Path, cache: Path, name: str = "bed") -> None:
-        self.cloud = LocalCloud(home, cache)
-        self.ref: ClusterRef = self.cloud.ref(name)
-        self.folder = ClusterFolder(self.cloud._clouds, self.ref)
-        cache.mkdir(parents=True, exist_ok=True)
-        disk = cache / "empty.qcow2"
-        if not disk.exists():
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "64M"], check=True)
-        self.cloud._images["empty"] = BaseImage(id="empty", disk=disk, kernel=None, initrd=None)
-        self.ports: dict[str, Port] = {}
-
-    def network(self, *names: str) -> None:
-        """Make the network and the ports of these machines."""
-        self.cloud.create_network(self.ref, self.ref.tag(Role.NETWORK))
-        requests = [PortRequest(name, self.ref.tag(_role(name))) for name in names]
-        self.ports = {port.name: port for port in self.cloud.create_ports(self.ref, requests)}
-
-    def request(self, name: str, image: str = "empty", flavor: Flavor = TINY, data: str = "") -> MachineRequest:
-        role, port = _role(name), self.ports[name]
-        data = data or "#cloud-config\n"
-        return MachineRequest(name, self.ref.tag(role), role, "cpu", flavor, port, image, data)
-
-    def create(self, name: str, **how: Any) -> Machine:
-        return self.cloud.create_machine(self.ref, self.request(name, **how))
-
-    def machines(self) -> dict[str, Machine]:
-        return {machine.name: machine for machine in self.cloud.observe(self.ref).machines}
-
-    def state(self, name: str) -> MachineState:
-        return self.machines()[name].state
-
-    def qemu(self, name: str) -> psutil.Process:
-        return psutil.Process(int((self.folder.machine_path(self.machines()[name].uuid) / "qemu.pid").read_text()))
-
-    def running(self) -> list[psutil.Process]:
-        """Every process of this cluster, found without the help of what is tried here."""
-        mark = str(self.folder.path)
-        return [
-            process
-            for process in psutil.process_iter(["cmdline", "status"])
-            if process.info["status"] != psutil.STATUS_ZOMBIE and any(mark in word for word in process.info["cmdline"])
-        ]
-
-    def clear(self) -> None:
-        """What ``down`` does."""
-        seen = self.cloud.observe(self.ref)
-        for machine in seen.machines:
-            self.cloud.delete_machine(self.ref, machine.uuid)
-        self.cloud.delete_ports(self.ref, [port.uuid for port in seen.ports])
-        for network in seen.networks:
-            self.cloud.delete_network(self.ref, network.uuid)
-
-
-def _role(name: str) -> Role:
-    return Role.HEAD if name == "head" else Role.WORKER
-
 
 @pytest.fixture
-def bed(vm_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bed]:
-    monkeypatch.setattr(LocalCloud, "_grace", 1.0)  # nothing in an empty machine hears the power button
-    one = Bed(vm_home / "bed", tmp_path)
-    yield one
-    one.clear()
-    assert one.running() == []
-    assert not one.cloud._home.exists()
+def bed(vm_home: Path, tmp_path: Path) -> Iterator[Bed]:
+    with made(vm_home, tmp_path) as one:
+        yield one
 
 
 def _gone(process: psutil.Process) -> bool:
@@ -294,175 +215,7 @@ def test_a_full_disk_pauses_and_says_so(bed: Bed) -> None:
     assert bed.state("cpu-1") is MachineState.ACTIVE
 
 
-# -- kill -9 between any two steps ---------------------------------------------------------------------------
-
-STEPS: list[tuple[Any, str]] = [
-    (Path, "rename"),
-    (Path, "replace"),
-    (Path, "unlink"),
-    (Path, "rmdir"),
-    (Path, "mkdir"),
-    (vm, "create_disk"),
-    (vm, "_fresh_files"),
-    (vm, "end"),
-    (switch, "ensure"),
-    (subprocess, "run"),
-    (processes, "kill"),
-]
-
-
-def _die_at(act: Callable[[], object], step: int) -> None:
-    """In a child: do ``act`` and be killed before (even ``step``) or after (odd) the step of this number."""
-    count = 0
-
-    def counted(real: Callable[..., Any], *args: Any, **named: Any) -> Any:
-        nonlocal count
-        for moment in ("before", "after"):
-            if moment == "after":
-                result = real(*args, **named)
-            if count == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count += 1
-        return result
-
-    for where, name in STEPS:
-        real = getattr(where, name)
-
-        def wrapper(*args: Any, _real: Callable[..., Any] = real, **named: Any) -> Any:
-            return counted(_real, *args, **named)
-
-        setattr(where, name, wrapper)
-    act()
-
-
-def _killed_at_each_step(act: Callable[[], object]) -> Iterator[int]:
-    for step in range(200):
-        child = FORK.Process(target=_die_at, args=(act, step))
-        child.start()
-        child.join(60)
-        if child.exitcode == 0:
-            assert step > 4, "hardly a step was seen"
-            return
-        assert child.exitcode == -signal.SIGKILL
-        yield step
-    pytest.fail("it never came to its end")
-
-
-def test_killed_while_making_a_machine(bed: Bed) -> None:
-    bed.network("head")
-    for step in _killed_at_each_step(partial(bed.create, "head")):
-        qemus = [process for process in bed.running() if "qemu" in process.name()]
-        machine = bed.machines().get("head")
-        if machine is None:
-            assert qemus == [], f"step {step}"
-            assert bed.cloud.observe(bed.ref).ports[0].device == ""
-            continue
-        assert machine.state is (MachineState.ACTIVE if qemus else MachineState.ERROR), f"step {step}"
-        assert bed.cloud.observe(bed.ref).ports[0].device == machine.uuid
-        bed.cloud.delete_machine(bed.ref, machine.uuid)
-        assert [process for process in bed.running() if "qemu" in process.name()] == []
-        assert list((bed.folder.path / "machines").iterdir()) == []
-
-
-def test_killed_while_making_and_removing_what_machines_need(bed: Bed) -> None:
-    names = [f"cpu-{n}" for n in range(4)]
-    for step in _killed_at_each_step(partial(bed.network, *names)):
-        seen = bed.cloud.observe(bed.ref)
-        assert len(seen.networks) <= 1, f"step {step}"
-        assert {port.name for port in seen.ports} <= set(names)
-        bed.clear()
-        assert bed.cloud.observe(bed.ref).empty
-    for _ in _killed_at_each_step(bed.clear):
-        if bed.cloud.observe(bed.ref).empty:
-            bed.network(*names)
-
-
-def test_killed_while_deleting_a_machine(bed: Bed) -> None:
-    bed.network("cpu-1")
-    machine = bed.create("cpu-1")
-
-    def delete() -> None:
-        bed.cloud.delete_machine(bed.ref, machine.uuid)
-
-    for _ in _killed_at_each_step(delete):
-        if not bed.machines():
-            assert [process for process in bed.running() if "qemu" in process.name()] == []
-            machine = bed.create("cpu-1")
-        else:
-            assert bed.state("cpu-1") in {MachineState.ACTIVE, MachineState.ERROR}
-    assert bed.machines() == {}
-
-
-def test_killed_while_starting_a_machine(bed: Bed) -> None:
-    bed.network("head")
-    machine = bed.create("head")
-
-    def start() -> None:
-        bed.cloud.start_machine(bed.ref, machine.uuid)
-
-    bed.cloud.stop_machine(bed.ref, machine.uuid)
-    for step in _killed_at_each_step(start):
-        found = bed.state("head")
-        assert found in {MachineState.SHUTOFF, MachineState.ACTIVE, MachineState.ERROR}, f"step {step}"
-        assert (found is MachineState.ACTIVE) == any("qemu" in process.name() for process in bed.running())
-        bed.cloud.reboot_machine(bed.ref, machine.uuid)
-        assert bed.state("head") is MachineState.ACTIVE
-        bed.cloud.stop_machine(bed.ref, machine.uuid)
-    assert bed.state("head") is MachineState.ACTIVE
-
-
-def test_two_at_once_end_with_one(bed: Bed) -> None:
-    bed.network("head")
-    answers = FORK.SimpleQueue()
-
-    def make() -> None:
-        try:
-            answers.put(bed.create("head").uuid)
-        except VclusterError as error:
-            answers.put(type(error).__name__)
-
-    children = [FORK.Process(target=make) for _ in range(3)]
-    for child in children:
-        child.start()
-    got = sorted(answers.get() for _ in children)
-    for child in children:
-        child.join(60)
-    assert got[1:] == ["ConflictError"] * 2 or got.count("ConflictError") == 2
-    assert bed.machines()["head"].uuid in got
-    assert sum("qemu" in process.name() for process in bed.running()) == 1
-
-
 # -- networks ------------------------------------------------------------------------------------------------
-
-
-class Plug:
-    """A cable into a cluster's switch that shows the frames."""
-
-    def __init__(self, sockets: Path) -> None:
-        self.process = subprocess.Popen(
-            ["vde_plug", str(sockets)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-        )
-
-    def send(self, text: bytes) -> None:
-        frame = b"\xff" * 6 + b"\x02\x00\x00\x00\x00\x01" + b"\x88\xb5" + text.ljust(46, b"\0")
-        assert self.process.stdin is not None
-        self.process.stdin.write(struct.pack(">H", len(frame)) + frame)
-
-    def receive(self, text: bytes, seconds: float) -> bool:
-        """Whether a frame with this text comes within so many seconds."""
-        assert self.process.stdout is not None
-        heard, deadline = b"", time.monotonic() + seconds
-        while text not in heard and (left := deadline - time.monotonic()) > 0:
-            if select.select([self.process.stdout], [], [], left)[0]:
-                heard += self.process.stdout.read(4096)
-        return text in heard
-
-    def close(self) -> None:
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
-        self.process.kill()
-        self.process.wait()
 
 
 def test_two_clusters_do_not_hear_each_other(bed: Bed, tmp_path: Path) -> None:
