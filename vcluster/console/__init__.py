@@ -13,7 +13,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol, TextIO
 
 from vcluster.events import Event, Log, MachineChanged, PlanMade, Retrying, StepFinished, StepStarted
@@ -136,6 +136,7 @@ class PlainReporter:
                 self._stream.write(text)
                 self._stream.flush()
             except BrokenPipeError:
+                _discard(self._stream)
                 self._stream = None
 
     def interrupted(self, message: str) -> None:
@@ -161,6 +162,12 @@ class JsonReporter(PlainReporter):
     def handle(self, event: Event) -> None:
         """Write the event."""
         self._write(json.dumps(event.to_dict(), default=str) + "\n")
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is left in a stream's buffer go nowhere; the interpreter would fail to flush it and exit with 120."""
+    with suppress(OSError):  # io.UnsupportedOperation among them: a stream without a descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def write_raw(message: str) -> None:
