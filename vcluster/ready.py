@@ -40,7 +40,7 @@ class HeadControl:
 
     def health(self, observed: Observed) -> Mapping[str, Health]:
         """What the head says of every machine, and FAILED for those whose console says so."""
-        told = dict(self._ask(observed.head))
+        told = dict(self._ask(observed))
         for machine in observed.machines:
             known = told.get(machine.name, Health.UNKNOWN)
             doubtful = known in (Health.UNKNOWN, Health.BOOTING) and machine.state is MachineState.ACTIVE
@@ -70,7 +70,8 @@ class HeadControl:
             self._remote.close()
             self._remote = None
 
-    def _ask(self, head: Machine | None) -> Mapping[str, Health]:
+    def _ask(self, observed: Observed) -> Mapping[str, Health]:
+        head = observed.head
         if head is None or head.endpoint is None or head.state is not MachineState.ACTIVE:
             return {}
         if self._endpoint != head.endpoint:
@@ -81,7 +82,9 @@ class HeadControl:
                 return {}
             self._remote = self._connect(head.endpoint)
         try:
-            result = self._call("health")
+            # Slurm tells of a killed worker's old boot for a while: with this the head knows it from the new one's.
+            started = {machine.name: machine.started for machine in observed.workers()}
+            result = self._call("health", stdin=json.dumps(started))
         except (TemporaryError, DeadlineError):
             # A head that boots, reboots or is overloaded says nothing; its deadline is the planner's matter.
             self.close()
@@ -94,10 +97,10 @@ class HeadControl:
             lines = (result.stderr or result.stdout).strip().splitlines() or ["no reason given"]
             raise TemporaryError(f"{words[0]}: {lines[-1]}")
 
-    def _call(self, *words: str) -> CommandResult:
+    def _call(self, *words: str, stdin: str = "") -> CommandResult:
         if self._remote is None:
             raise TemporaryError("the head does not answer")
-        return self._remote.run(f"sudo -n {HELPER} {shlex.join(words)}", timeout=HEALTH_TIMEOUT)
+        return self._remote.run(f"sudo -n {HELPER} {shlex.join(words)}", stdin=stdin, timeout=HEALTH_TIMEOUT)
 
     def _says_failed(self, machine: Machine) -> bool:
         life = (machine.uuid, machine.started)

@@ -86,14 +86,15 @@ FETCH = "import socket; socket.create_connection(({host!r}, {port}), 3); print('
 
 
 @pytest.mark.parametrize("machine", ["head", "cpu-1"])
-@pytest.mark.parametrize("address", ["169.254.169.254", "10.0.2.2"])
+@pytest.mark.parametrize("address", ["169.254.169.254", "10.0.2.2", "10.0.2.3"])
 def test_an_ordinary_user_reaches_neither_metadata_nor_the_hosts_loopback(
     demo: Cluster, machine: str, address: str
 ) -> None:
     command = f"sudo -u alice python3 -c {shlex.quote(FETCH.format(host=address, port=80))}"
     out = on(demo, command, machine, check=False)
     assert "open" not in out
-    assert "refused" in out.lower() or "unreachable" in out.lower() or "not permitted" in out.lower()
+    # The machine's own firewall says so; a port where nobody listens would be "refused".
+    assert "No route to host" in out
 
 
 def test_root_alone_passes_the_guard_to_the_hosts_loopback(demo: Cluster) -> None:
