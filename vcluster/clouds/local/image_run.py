@@ -27,7 +27,8 @@ _GRACE = 10
 """Seconds from being told to stop to being stopped."""
 
 _GUARD = f"""
-trap : TERM
+told=
+trap 'told=yes' TERM
 exec 3<&0 </dev/null
 "$@" 3<&- &
 builder=$!
@@ -37,6 +38,7 @@ exec 3<&-
 wait $builder
 code=$?
 while kill -0 $builder 2>/dev/null; do wait $builder; code=$?; done
+[ -z "$told" ] || kill -KILL 0
 kill -KILL $guard
 exit $code
 """
