@@ -30,9 +30,6 @@ REPORTS_PORT = 6815
 SLURM_MEMORY = 0.95
 """The part of a flavor's memory that Slurm hands out: the kernel and the daemons keep the rest."""
 
-PROBE_MEMORY = 16
-"""MiB of a worker that users' jobs can't have, so that a probe always finds room."""
-
 LIBRARY = "/usr/local/lib/vcluster"
 UNITS = "/etc/systemd/system"
 
@@ -41,8 +38,7 @@ UNITS = "/etc/systemd/system"
 class _Partition:
     name: str
     nodes: str
-    default_memory: int
-    max_memory: int
+    memory_per_cpu: int
 
 
 class SlurmStack:
@@ -205,19 +201,17 @@ def _nodes(workers: Sequence[Slot], ports: Mapping[str, Any]) -> Iterator[str]:
         flavor = slots[0].flavor
         for names, addresses in runs([(slot.name, ports[slot.name].address) for slot in slots]):
             yield (
-                f"NodeName={names} NodeAddr={addresses} CPUs={flavor.cpus} RealMemory={_memory(slots[0])} State=UNKNOWN"
+                f"NodeName={names} NodeAddr={addresses} CPUs={flavor.cpus} RealMemory={_memory(slots[0])} State=DOWN Reason="no machine yet""
             )
 
 
 def _partitions(workers: Sequence[Slot], memory_per_cpu: int | None) -> Iterator[_Partition]:
     for group, slots in _groups(workers).items():
-        # A limit per processor is the one limit that bounds the sum of all jobs on a machine.
-        most = max(1, (_memory(slots[0]) - PROBE_MEMORY) // slots[0].flavor.cpus)
+        share = max(1, _memory(slots[0]) // slots[0].flavor.cpus)
         yield _Partition(
             name=group,
             nodes=compress(slot.name for slot in slots),
-            default_memory=min(memory_per_cpu or most, most),
-            max_memory=most,
+            memory_per_cpu=min(memory_per_cpu or share, share),
         )
 
 
