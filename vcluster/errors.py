@@ -16,7 +16,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import errno
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 __all__ = [
@@ -31,7 +33,11 @@ __all__ = [
     "TemporaryError",
     "UsageError",
     "VclusterError",
+    "disk_error",
+    "disk_errors",
 ]
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
 
 
 class VclusterError(Exception):
@@ -141,3 +147,25 @@ class CancelledError(VclusterError):
     """The caller cancelled the run; what was made so far stays, and the next run goes on from it."""
 
     exit_code = 130
+
+
+def disk_error(error: OSError, doing: str) -> CloudError:
+    """The error class for a system call that failed: no room is a matter of quota, the rest is permanent."""
+    text = f"{doing}: {error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    if error.errno in _NO_SPACE:
+        return QuotaError(text, remedy="make room on this disk, or point VCLUSTER_HOME at a larger one")
+    return PermanentError(text)
+
+
+@contextlib.contextmanager
+def disk_errors(doing: str) -> Iterator[None]:
+    """Around what uses the disk, or as the decorator of a function that does.
+
+    Raises:
+        QuotaError: there was no room.
+        PermanentError: another system call failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, doing) from error

@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from vcluster.clouds.base import BOOT_MARK
 from vcluster.errors import CloudError, DeadlineError, TemporaryError
 from vcluster.model import CommandResult, Endpoint, Health, Machine, MachineState, Observed
 from vcluster.remote import Remote, answers
@@ -111,7 +112,7 @@ class HeadControl:
                 text = self._console(machine.uuid)
             except CloudError:
                 return False
-            if FAILED_LINE.search(text):
+            if FAILED_LINE.search(text.rpartition(BOOT_MARK)[2]):  # an earlier boot's word is not this one's
                 self._failed.add(life)
         return life in self._failed
 

@@ -16,6 +16,7 @@ import pycdlib
 import pytest
 from local_kit import EMULATED, REF, SECRET, SMALL, local, make_network, make_ports, record_for
 
+from vcluster.clouds.base import BOOT_MARK
 from vcluster.clouds.local import LocalCloud, accel, processes, qmp, room, state, switch, vm
 from vcluster.clouds.local.accel import Accel
 from vcluster.clouds.local.argv import qemu_argv
@@ -288,7 +289,7 @@ def test_a_machine_without_a_process(cloud: LocalCloud, past: Past, expected: Ma
     wish, boot, events = past
     folder, record = _machine(cloud, wish=wish, boot=boot, events=events)
     console = folder.machine_path(record.uuid) / "console.log"
-    console.write_text(f"of the boot before\n{vm.BOOT_MARK} x\n" + "y" * 300 + "\nlast words\n")
+    console.write_text(f"of the boot before\n{BOOT_MARK} x\n" + "y" * 300 + "\nlast words\n")
     (machine,) = cloud.observe(folder.ref).machines
     assert machine.state is expected
     assert words in machine.fault
@@ -344,6 +345,46 @@ def _machine(cloud: LocalCloud, *, wish: str, boot: str, events: Told) -> tuple[
     return folder, record
 
 
+@pytest.mark.parametrize("answer", ["runs", "still full", "silence", "switch died"])
+def test_what_a_full_disk_paused_goes_on(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    folder, record = _machine(cloud, wish="running", boot="now", events=[FULL, STOP])
+    path = folder.machine_path(record.uuid)
+    for name in ("disk.qcow2", "seed.iso"):
+        (path / name).touch()
+    told = {"runs": [RESUME], "still full": [RESUME, FULL, STOP]}.get(answer, [])
+
+    def resume(_socket: Path) -> bool:
+        with (path / "events.out").open("a") as events:
+            events.write("".join(f"\n{json.dumps({**event, 'timestamp': {'seconds': 8}})}" for event in told))
+        return answer != "silence"
+
+    ended: list[str] = []
+    run = processes.Process(1, "3" if answer == "switch died" else "2", "")
+    monkeypatch.setattr(switch, "running", lambda _s: run)
+    monkeypatch.setattr(vm, "process_of", lambda _p, _r: processes.Process(os.getpid(), "0", "qemu"))
+    monkeypatch.setattr(vm, "end", lambda _p, _r: ended.append("end"))
+    monkeypatch.setattr(vm, "launch", lambda *_: ended.append("launch"))
+    monkeypatch.setattr(vm, "_SETTLE", 0.1)
+    monkeypatch.setattr(qmp, "resume", resume)
+    if answer == "still full":
+        with pytest.raises(QuotaError, match="disk is full"):
+            cloud.reboot_machine(folder.ref, record.uuid)
+    else:
+        cloud.reboot_machine(folder.ref, record.uuid)
+    assert ended == ([] if answer in {"runs", "still full"} else ["end", "launch"])
+
+
+def test_a_console_does_not_grow_for_ever(tmp_path: Path) -> None:
+    console = tmp_path / "console.log"
+    console.write_bytes(b"old\n" + bytes(vm._CONSOLE_MOST) + b"last words\n")
+    vm._fresh_files(tmp_path)
+    assert vm._CONSOLE_KEPT < console.stat().st_size < vm._CONSOLE_KEPT + 200
+    assert console.stat().st_mode & 0o077 == 0
+    before, mark = vm.tail(console, 2).splitlines()
+    assert before.endswith("last words")
+    assert mark.startswith(BOOT_MARK)
+
+
 def test_a_guests_own_reboot_counts_as_a_start(tmp_path: Path) -> None:
     path = tmp_path / "events.out"
     path.write_text('{"event": "RESET", "data": {"guest": true}, "timestamp": {"seconds": 99, "microseconds": 1}}\n')
@@ -353,3 +394,4 @@ def test_a_guests_own_reboot_counts_as_a_start(tmp_path: Path) -> None:
 
 def test_a_silent_control_socket_is_no_error(tmp_path: Path) -> None:
     assert qmp.power_down(tmp_path / "qmp.sock") is False
+    assert qmp.resume(tmp_path / "qmp.sock") is False

@@ -9,10 +9,11 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from vcluster.clouds.local import processes, vm
+from vcluster.clouds.local import processes, switch, vm
 from vcluster.errors import TemporaryError
 
 
@@ -40,6 +41,13 @@ def test_a_process_is_found_by_its_mark_alone(impostor: subprocess.Popen[bytes])
     assert processes.find(impostor.pid, "mark-2") is None
     assert processes.find(os.getpid(), "") is None, "this process is no QEMU"
     assert processes.find(0, "mark-1") is None
+
+
+def test_a_machine_is_not_taken_for_its_switch(tmp_path: Path) -> None:
+    with _impostor(":", str(tmp_path)) as process:
+        (tmp_path / "switch.pid").write_text(f"{process.pid}\n")
+        assert processes.find(process.pid, str(tmp_path)) is not None
+        assert switch.running(tmp_path) is None
 
 
 def test_a_recycled_number_is_never_hit(impostor: subprocess.Popen[bytes]) -> None:

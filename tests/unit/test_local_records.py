@@ -15,7 +15,7 @@ import pytest
 from local_kit import local, make_network, make_ports, record_for, request_for
 
 from vcluster.clouds.local import LocalCloud
-from vcluster.clouds.local.files import is_locked, locked, remove_tree, sweep, write_atomic
+from vcluster.clouds.local.files import is_locked, locked, remove_tree, sweep
 from vcluster.clouds.local.records import ClusterFolder
 from vcluster.errors import ConflictError, PermanentError, TemporaryError, VclusterError
 from vcluster.model import MachineState, PortRequest, Role
@@ -286,92 +286,6 @@ def test_removing_and_making_race_without_harm(cloud: LocalCloud) -> None:
         cloud.delete_network(ref, network.uuid)
     assert list(cloud.clusters()) == []
     assert not cloud._home.exists()
-
-
-# -- crashes -------------------------------------------------------------------------------------------------
-
-
-class KilledError(BaseException):
-    """Stands for kill -9: no ``except Exception`` may catch it, and no ``finally`` of ours has run yet on disk."""
-
-
-def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "record"
-    write_atomic(path, b"old")
-
-    def die(_n: int) -> str:
-        handle = os.open(tmp_path / ".tmp-half", os.O_CREAT | os.O_WRONLY)
-        os.write(handle, b"new, but h")
-        os._exit(0)
-
-    child = multiprocessing.get_context("fork").Process(target=die, args=(0,))
-    child.start()
-    child.join(30)
-    assert path.read_bytes() == b"old"
-
-
-def test_a_killed_builder_is_seen_and_can_be_deleted(cloud: LocalCloud, folder: ClusterFolder) -> None:
-    ref = cloud.ref("demo")
-    make_network(cloud, ref)
-    (port,) = make_ports(cloud, ref, "head")
-    record = record_for(ref, port)
-
-    def build_and_die() -> None:
-        with folder.building(record):
-            os._exit(9)
-
-    child = multiprocessing.get_context("fork").Process(target=build_and_die)
-    child.start()
-    child.join(30)
-    assert child.exitcode == 9
-    (machine,) = cloud.observe(ref).machines
-    assert (machine.uuid, machine.state) == (record.uuid, MachineState.ERROR)
-    assert "interrupted" in machine.fault
-    with pytest.raises(PermanentError, match="no disk"):
-        cloud.reboot_machine(ref, record.uuid)
-    cloud.stop_machine(ref, record.uuid)
-    assert cloud.observe(ref).machines[0].state is MachineState.ERROR
-    cloud.delete_machine(ref, record.uuid)
-    assert cloud.observe(ref).machines == ()
-    assert list((folder.path / "machines").iterdir()) == []
-
-
-def test_half_made_folders_are_nothing_and_are_swept(cloud: LocalCloud, folder: ClusterFolder) -> None:
-    ref = cloud.ref("demo")
-    half = cloud._clouds / f".new-{ref.id}"
-    (half / "ports").mkdir(parents=True)
-    assert cloud.observe(ref).empty
-    assert list(cloud.clusters()) == []
-    network = make_network(cloud, ref)
-    assert not half.exists()
-    (folder.path / "machines" / ".new-01234567").mkdir()
-    (folder.path / "machines" / ".trash-01234567-aa").mkdir()
-    assert cloud.observe(ref).machines == ()
-    cloud.delete_network(ref, network.uuid)
-    assert not cloud._home.exists()
-
-
-def test_a_killed_first_step_leaves_nothing_to_find(cloud: LocalCloud) -> None:
-    (cloud._clouds / f".new-{cloud.ref('demo').id}" / "ports").mkdir(parents=True)
-    assert cloud.observe(cloud.ref("demo")).empty
-    cloud.close()
-    assert not cloud._home.exists()
-    cloud.close()
-
-
-def test_an_interrupted_deletion_is_seen_and_finished(cloud: LocalCloud, folder: ClusterFolder) -> None:
-    ref = cloud.ref("demo")
-    make_network(cloud, ref)
-    (port,) = make_ports(cloud, ref, "head")
-    with folder.building(record_for(ref, port)):
-        pass
-    (record,) = folder.machines()
-    folder.save(replace(record, wish="deleted"))
-    with locked(folder.machine_path(record.uuid), what="test"):
-        assert cloud.observe(ref).machines[0].state is MachineState.DELETING
-    assert cloud.observe(ref).machines[0].state is MachineState.ERROR
-    cloud.delete_machine(ref, record.uuid)
-    assert cloud.observe(ref).machines == ()
 
 
 # -- locks ---------------------------------------------------------------------------------------------------

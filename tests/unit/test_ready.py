@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from vcluster.clouds.base import BOOT_MARK
 from vcluster.errors import TemporaryError
 from vcluster.model import CommandResult, Endpoint, Health, Machine, MachineState, Observed, Role
 from vcluster.ready import HeadControl
@@ -107,6 +108,13 @@ def test_a_console_that_says_failed_is_believed_where_the_head_knows_nothing(ban
     remote = FakeRemote([said(head="ready")])
     console = "[  12.3] cloud-init: VCLUSTER FAILED: setup of workers\n"
     assert control(remote, console).health(observed(banner)) == {"head": Health.READY, "cpu-1": Health.FAILED}
+
+
+def test_an_earlier_boots_failure_is_not_this_ones(banner: Endpoint) -> None:
+    failed, mark = "cloud-init: VCLUSTER FAILED: setup of workers\n", f"{BOOT_MARK} 2026-01-02 03:04:05\n"
+    for console, told in ((failed + mark + "booting\n", {}), (mark + failed, {"cpu-1": Health.FAILED})):
+        remote = FakeRemote([said(head="ready")])
+        assert control(remote, console).health(observed(banner)) == {"head": Health.READY, **told}
 
 
 def test_drain_and_resume_quote_their_words_and_pass_refusals_on(banner: Endpoint) -> None:

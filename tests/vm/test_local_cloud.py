@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -18,7 +19,7 @@ import psutil
 import pytest
 from local_bed import FORK, TINY, Bed, Plug, made
 
-from vcluster.clouds.local import LocalCloud, room, switch, vm
+from vcluster.clouds.local import LocalCloud, qmp, room, switch, vm
 from vcluster.clouds.local.image import BaseImage, ensure_image, list_images
 from vcluster.errors import ConflictError, PermanentError, QuotaError
 from vcluster.model import (
@@ -71,6 +72,18 @@ def test_a_machines_life(bed: Bed) -> None:
     bed.cloud.delete_machine(bed.ref, worker.uuid)
     bed.cloud.delete_machine(bed.ref, worker.uuid)
     assert set(bed.machines()) == {"head"}
+
+
+def test_a_paused_machine_goes_on_and_is_not_reset(bed: Bed) -> None:
+    bed.network("head")
+    head = bed.create("head")
+    process = bed.qemu("head")
+    assert asyncio.run(qmp._execute(bed.folder.machine_path(head.uuid) / "qmp.sock", "stop"))
+    assert bed.state("head") is MachineState.ERROR
+    bed.cloud.reboot_machine(bed.ref, head.uuid)
+    assert bed.state("head") is MachineState.ACTIVE
+    assert bed.qemu("head").pid == process.pid
+    assert process.is_running()
 
 
 def test_a_machine_outlives_its_maker_and_the_makers_terminal(bed: Bed) -> None:

@@ -100,11 +100,13 @@ def test_killed_while_making_and_removing_what_machines_need(bed: Bed) -> None:
     for step in _killed_at_each_step(partial(bed.network, *names)):
         seen = bed.cloud.observe(bed.ref)
         assert len(seen.networks) <= 1, f"step {step}"
+        assert bool(seen.networks) == bool(bed.cloud.clusters())
         assert {port.name for port in seen.ports} <= set(names)
         bed.clear()
         assert bed.cloud.observe(bed.ref).empty
     for _ in _killed_at_each_step(bed.clear):
         if bed.cloud.observe(bed.ref).empty:
+            assert list(bed.cloud.clusters()) == []
             bed.network(*names)
 
 
@@ -122,6 +124,25 @@ def test_killed_while_deleting_a_machine(bed: Bed) -> None:
         else:
             assert bed.state("cpu-1") in {MachineState.ACTIVE, MachineState.ERROR}
     assert bed.machines() == {}
+
+
+def test_a_head_whose_deletion_was_killed_boots_again(bed: Bed) -> None:
+    bed.network("head")
+    head = bed.create("head")
+    seen = set()
+
+    def delete() -> None:
+        bed.cloud.delete_machine(bed.ref, head.uuid)
+
+    for step in _killed_at_each_step(delete):
+        machine = bed.machines().get("head")
+        if machine is None:
+            head = bed.create("head")
+            continue
+        seen.add(machine.state)
+        bed.cloud.reboot_machine(bed.ref, head.uuid)
+        assert bed.state("head") is MachineState.ACTIVE, f"step {step}"
+    assert MachineState.ERROR in seen, "no deletion was interrupted after it was written down"
 
 
 def test_killed_while_starting_a_machine(bed: Bed) -> None:

@@ -23,7 +23,10 @@ from vcluster.model import (
     PortRequest,
 )
 
-__all__ = ["Cloud", "ClusterSummary", "Notify"]
+__all__ = ["BOOT_MARK", "Cloud", "ClusterSummary", "Notify"]
+
+BOOT_MARK = "---- vcluster: the machine was switched on"
+"""The line in a console at which a boot begins, in clouds that keep the console of more than one."""
 
 Notify = Callable[[str], None]
 """Takes one sentence for the person who watches (for example: "building the base image")."""

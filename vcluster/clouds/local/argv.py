@@ -2,8 +2,8 @@
 
 What was chosen, and why:
 
-- ``q35`` for all: it starts a kernel given to it and an ordinary cloud image alike. ``microvm`` saves little where
-  it counts (see docs) and boots no ordinary image.
+- ``q35`` for all: it boots Debian's kernel in emulation, given to it or from an image's own disk. ``microvm`` was
+  tried in one configuration, in which it did not.
 - ``-cpu Nehalem`` in emulation: the x86-64-v2 level that today's distributions and wheels ask for, and none of the
   later features (AVX, five-level pages) that software is slow at.
 - ``cache=writeback`` for the head: what the guest flushed survives the host's crash, and the databases and the

@@ -22,7 +22,6 @@ from vcluster.clouds.local import accel, room, seed, state, switch, vm
 from vcluster.clouds.local.files import (
     NEW,
     TRASH,
-    failed,
     locked,
     private_dir,
     remove_tree,
@@ -30,7 +29,7 @@ from vcluster.clouds.local.files import (
 )
 from vcluster.clouds.local.processes import machine_id
 from vcluster.clouds.local.records import ClusterFolder, MachineRecord, Wish, check_owned, created_at, mac_of, tidy
-from vcluster.errors import ConflictError, PermanentError, VclusterError
+from vcluster.errors import ConflictError, PermanentError, VclusterError, disk_errors
 from vcluster.model import (
     ClusterRef,
     Endpoint,
@@ -64,8 +63,8 @@ class LocalCloud:
 
     listing_lag = 0.0
 
-    guarded = ("10.0.2.2", "169.254.169.254")
-    """10.0.2.2 is the host's own loopback as QEMU's user network shows it; IPv6 is off there."""
+    guarded = ("10.0.2.0/24", "169.254.169.254")
+    """Any address of QEMU's user network may lead to the host's own loopback, not only 10.0.2.2; IPv6 is off there."""
 
     def __init__(self, home: Path | None = None, cache: Path | None = None) -> None:
         self._home = (home or state_root()).resolve()
@@ -79,6 +78,7 @@ class LocalCloud:
     # -- what the cloud is -------------------------------------------------------------------------------
 
     @property
+    @disk_errors("cannot try how machines run here")
     def accelerator(self) -> accel.Accel:
         """How machines are run here; tried at the first call."""
         with self._lock:
@@ -108,6 +108,7 @@ class LocalCloud:
             raise PermanentError(f"the local cloud has no flavor {name!r}", remedy=f"one of: {sizes}")
         return room.FLAVORS[name]
 
+    @disk_errors("cannot have the image")
     def image(self, request: ImageRequest, notify: Notify) -> str:
         from vcluster.clouds.local.image import ensure_image
 
@@ -121,12 +122,14 @@ class LocalCloud:
             self._images[image.id] = image
         return image.id
 
+    @disk_errors("cannot see what room there is")
     def check_room(self, ref: ClusterRef, flavors: Sequence[Flavor]) -> None:
         switch.check_socket_path(self._clouds / ref.id)
         room.check(self._clouds, self._folders(), flavors, self.accelerator)
 
     # -- looking -----------------------------------------------------------------------------------------
 
+    @disk_errors("cannot read what there is")
     def observe(self, ref: ClusterRef) -> Observed:
         folder = self._folder(ref)
         network = folder.network()
@@ -135,9 +138,10 @@ class LocalCloud:
             networks=() if network is None else (network,),
             ports=tuple(folder.ports()),
             machines=machines,
-            notes=folder.notes(),
+            notes={} if network is None else folder.notes(),
         )
 
+    @disk_errors("cannot read what there is")
     def clusters(self) -> Sequence[ClusterSummary]:
         summaries = []
         for path in self._cluster_paths():
@@ -145,32 +149,35 @@ class LocalCloud:
             if found is None:
                 continue
             folder = self._folder(found[0])
+            if folder.empty:
+                continue
             machines = state.picture(folder, folder.machines())
             active = sum(machine.state is MachineState.ACTIVE for machine in machines)
             summaries.append(ClusterSummary(found[0], machines=len(machines), active=active, created=found[1]))
         return summaries
 
+    @disk_errors("cannot read the console")
     def console(self, ref: ClusterRef, uuid: str, lines: int) -> str:
         path = self._folder(ref).machine_path(uuid)
         return vm.tail(path / "console.log", lines) or vm.tail(path / "qemu.log", lines)
 
+    @disk_errors("cannot read what there is")
     def forward(self, ref: ClusterRef, uuid: str) -> Endpoint | None:
         record = self._folder(ref).machine(uuid)
         return Endpoint("127.0.0.1", record.ssh_port) if record is not None and record.ssh_port else None
 
     # -- networks, ports, notes --------------------------------------------------------------------------
 
+    @disk_errors("cannot make the cluster's folder")
     def create_network(self, ref: ClusterRef, tag: str) -> Network:
         check_owned(ref, tag, "the network")
         folder = self._folder(ref)
         switch.check_socket_path(folder.path)
         network = Network(uuid=str(uuids.uuid4()), tag=tag, cidr=switch.choose_cidr(switch.host_routes()))
-        try:
-            folder.create(network, self.now())
-        except OSError as error:
-            raise failed(error, "cannot make the cluster's folder") from error
+        folder.create(network, self.now())
         return network
 
+    @disk_errors("cannot write what there is")
     def create_ports(self, ref: ClusterRef, requests: Sequence[PortRequest]) -> Sequence[Port]:
         folder = self._folder(ref)
         with folder.lock() as there:
@@ -178,6 +185,7 @@ class LocalCloud:
                 raise ConflictError(f"cluster {ref.name!r} has no network to make ports on")
             return folder.create_ports(requests, self.now())
 
+    @disk_errors("cannot remove ports")
     def delete_ports(self, ref: ClusterRef, uuids: Sequence[str]) -> None:
         folder = self._folder(ref)
         with folder.lock() as there:
@@ -185,16 +193,20 @@ class LocalCloud:
                 folder.remove_ports(uuids)
         self._tidy(folder)
 
+    @disk_errors("cannot remove the cluster's folder")
     def delete_network(self, ref: ClusterRef, uuid: str) -> None:
         folder = self._folder(ref)
         with folder.lock() as there:
-            if there:
+            network = folder.network() if there else None
+            if network is not None and network.uuid == uuid:
+                check_owned(ref, network.tag, "the network")
                 if folder.machines() or folder.ports():
                     raise ConflictError(f"the network of cluster {ref.name!r} is in use")
                 switch.stop(folder.sockets)
-                folder.remove_network(uuid)
+                remove_tree(folder.path)  # in one rename: never a cluster without its network, but with its notes
         self._tidy(folder)
 
+    @disk_errors("cannot write the cluster's notes")
     def annotate(self, ref: ClusterRef, notes: dict[str, str]) -> None:
         folder = self._folder(ref)
         with folder.lock() as there:
@@ -204,6 +216,7 @@ class LocalCloud:
 
     # -- machines ----------------------------------------------------------------------------------------
 
+    @disk_errors("cannot make the machine")
     def create_machine(self, ref: ClusterRef, request: MachineRequest) -> Machine:
         check_owned(ref, request.tag, f"machine {request.name}")
         folder = self._folder(ref)
@@ -214,23 +227,21 @@ class LocalCloud:
         image = self._image(request.image)
         record = self._record(request, image)
         path = folder.machine_path(record.uuid)
-        try:
-            with folder.building(record):
-                try:
-                    vm.create_disk(path, image.disk, record.disk)
-                    write_atomic(path / "seed.iso", self._seed(record, request, network))
-                    vm.launch(folder, record, self.accelerator)
-                except BaseException:  # Ctrl-C too: what cannot be finished is not left half done
-                    vm.end(path, record)
-                    remove_tree(path)
-                    raise
-        except OSError as error:
-            raise failed(error, f"cannot make machine {request.name}") from error
+        with folder.building(record):
+            try:
+                vm.create_disk(path, image.disk, record.disk)
+                write_atomic(path / "seed.iso", self._seed(record, request, network))
+                vm.launch(folder, record, self.accelerator)
+            except BaseException:  # Ctrl-C too: what cannot be finished is not left half done
+                vm.end(path, record)
+                remove_tree(path)
+                raise
         found = next((m for m in self.observe(ref).machines if m.uuid == record.uuid), None)
         if found is None:
             raise ConflictError(f"machine {request.name} was deleted as soon as it was made")
         return found
 
+    @disk_errors("cannot remove the machine")
     def delete_machine(self, ref: ClusterRef, uuid: str) -> None:
         folder = self._folder(ref)
         path = folder.machine_path(uuid)
@@ -263,7 +274,7 @@ class LocalCloud:
         self._boot(folder, record)
 
     def _stop(self, folder: ClusterFolder, record: MachineRecord) -> None:
-        if record.wish == Wish.BUILDING:  # never whole: it stays in ERROR, to be deleted
+        if not _whole(folder, record):  # it stays in ERROR, to be deleted
             vm.end(folder.machine_path(record.uuid), record)
             return
         # The wish first: a machine that goes down from here on does so because it was told to.
@@ -271,27 +282,27 @@ class LocalCloud:
         vm.power_down(folder.machine_path(record.uuid), record, grace=self._grace)
 
     def _reboot(self, folder: ClusterFolder, record: MachineRecord) -> None:
+        if vm.resume(folder, record):
+            return
         vm.end(folder.machine_path(record.uuid), record)
         self._boot(folder, record)
 
     def _boot(self, folder: ClusterFolder, record: MachineRecord) -> None:
-        if record.wish == Wish.BUILDING or not (folder.machine_path(record.uuid) / "disk.qcow2").exists():
+        if not _whole(folder, record):
             raise PermanentError(
                 f"machine {record.name} has no disk to boot from", remedy="delete it; `vcluster up` makes another"
             )
         vm.launch(folder, record, self.accelerator)
 
+    @disk_errors("cannot change the machine")
     def _with_machine(self, ref: ClusterRef, uuid: str, act: Callable[[ClusterFolder, MachineRecord], None]) -> None:
         folder = self._folder(ref)
         with locked(folder.machine_path(uuid), what=f"machine {uuid}", timeout=self._grace + 30) as there:
             record = folder.machine(uuid) if there else None
-            if record is None or record.wish == Wish.DELETED:
+            if record is None:
                 raise ConflictError(f"cluster {ref.name!r} has no machine {uuid}")
             check_owned(ref, record.tag, f"machine {record.name}")
-            try:
-                act(folder, record)
-            except OSError as error:
-                raise failed(error, f"cannot change machine {record.name}") from error
+            act(folder, record)
 
     # -- helpers -----------------------------------------------------------------------------------------
 
@@ -366,3 +377,9 @@ class LocalCloud:
                 outside_mac=mac_of(record.address, outside=True),
             ),
         )
+
+
+def _whole(folder: ClusterFolder, record: MachineRecord) -> bool:
+    """Whether a machine can be booted; one whose deletion was interrupted can, since its files go in one rename."""
+    path = folder.machine_path(record.uuid)
+    return record.wish != Wish.BUILDING and all((path / name).exists() for name in ("disk.qcow2", "seed.iso"))

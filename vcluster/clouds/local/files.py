@@ -7,7 +7,6 @@ A lock is an ``flock``: the kernel drops it when its holder dies, so a held lock
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -18,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vcluster.errors import CloudError, PermanentError, QuotaError, TemporaryError
+from vcluster.errors import PermanentError, TemporaryError, disk_error
 
 __all__ = [
     "LOCK",
@@ -45,16 +44,10 @@ TRASH = ".trash-"
 LOCK = "lock"
 """The file in a folder whose lock is the folder's."""
 
+failed = disk_error
+"""What a failed system call is, under the name that the base images know it by."""
+
 _POLL = 0.05
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
-
-
-def failed(error: OSError, doing: str) -> CloudError:
-    """The error class for a system call that failed: no room is a matter of quota, the rest is permanent."""
-    text = f"{doing}: {error.strerror or error}" + (f": {error.filename}" if error.filename else "")
-    if error.errno in _NO_SPACE:
-        return QuotaError(text, remedy="make room on this disk, or point VCLUSTER_HOME at a larger one")
-    return PermanentError(text)
 
 
 def private_dir(path: Path) -> Path:
@@ -107,7 +100,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise failed(error, "cannot read a record") from error
+        raise disk_error(error, "cannot read a record") from error
     try:
         value = json.loads(text)
     except ValueError as error:

@@ -63,21 +63,29 @@ def machine_id() -> str:
     return ""
 
 
-def find(pid: int, mark: str) -> Process | None:
-    """The process of this number, if it is ours and one of our programs, and ``mark`` is in its arguments."""
+def find(pid: int, mark: str, *, program: str = "") -> Process | None:
+    """The process of this number, if it is ours and one of our programs, and ``mark`` is in its arguments.
+
+    Args:
+        program: which of our programs; default any.
+    """
     if pid <= 0:
         return None
     process = _read(pid) if _LINUX else next((p for p in _ps() if p.pid == pid), None)
-    return process if process is not None and mark in process.command else None
+    return process if process is not None and _is(process, program) and mark in process.command else None
 
 
 def find_all(marks: set[str], *, program: str = "qemu-system-") -> dict[str, Process]:
     """For each mark, a process of ours that runs ``program`` and has the mark in its arguments."""
     found: dict[str, Process] = {}
     for process in _ours():
-        if program in process.command.split(" ", 1)[0]:
+        if _is(process, program):
             found.update({mark: process for mark in marks if mark in process.command})
     return found
+
+
+def _is(process: Process, program: str) -> bool:
+    return program in process.command.split(" ", 1)[0]
 
 
 def kill(process: Process, mark: str, *, grace: float) -> None:

@@ -8,7 +8,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Events", "answered", "power_down", "read_events"]
+__all__ = ["Events", "answered", "power_down", "read_events", "resume"]
+
+FULL = "the host's disk is full"
+"""Why a machine is paused that could not write to its disk."""
 
 HANDSHAKE = b'{"execute":"qmp_capabilities"}\n'
 
@@ -16,6 +19,11 @@ HANDSHAKE = b'{"execute":"qmp_capabilities"}\n'
 def power_down(socket: Path) -> bool:
     """Press the machine's power button; False when nobody answers."""
     return asyncio.run(_execute(socket, "system_powerdown"))
+
+
+def resume(socket: Path) -> bool:
+    """Let a paused machine go on, its failed writes tried again; False when nobody answers."""
+    return asyncio.run(_execute(socket, "cont"))
 
 
 async def _execute(socket: Path, command: str) -> bool:
@@ -77,7 +85,7 @@ def read_events(path: Path) -> Events:
         elif event == "RESET":
             reset = when
         elif event == "BLOCK_IO_ERROR":
-            trouble = "the host's disk is full" if data.get("nospace") else f"disk error: {data.get('reason', '?')}"
+            trouble = FULL if data.get("nospace") else f"disk error: {data.get('reason', '?')}"
         elif event == "STOP":
             stuck = trouble or "it was paused"
         elif event == "RESUME":

@@ -22,13 +22,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vcluster.clouds.local.files import (
     LOCK,
     NEW,
     TRASH,
-    failed,
     locked,
     private_dir,
     read_json,
@@ -37,7 +36,7 @@ from vcluster.clouds.local.files import (
     sync_dir,
     write_json,
 )
-from vcluster.errors import ConflictError, PermanentError
+from vcluster.errors import CloudError, ConflictError, PermanentError, disk_error
 from vcluster.model import ClusterRef, Flavor, Network, Port, PortRequest, Role
 
 __all__ = ["ClusterFolder", "MachineRecord", "Wish", "check_owned"]
@@ -150,24 +149,22 @@ class ClusterFolder:
         with self.lock() as there:
             if not there or self.network() is not None:
                 raise ConflictError(f"cluster {self.ref.name!r} has a network")
+            (self.path / "notes.json").unlink(missing_ok=True)  # of the cluster that was
             write_json(self.path / "network.json", asdict(network))
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of the cluster is left but its folder."""
+        return self.network() is None and not self.ports() and not self.machines()
 
     def remove_if_empty(self) -> None:
         """Take the whole folder away once nothing of the cluster is left. Call it with the lock held."""
-        if self.network() is None and not self.ports() and not self.machines():
+        if self.empty:
             remove_tree(self.path)
 
     def network(self) -> Network | None:
         """The cluster's network, if it has one."""
-        value = read_json(self.path / "network.json")
-        return None if value is None else Network(**value)
-
-    def remove_network(self, uuid: str) -> None:
-        """Forget the network. Call it with the lock held."""
-        network = self.network()
-        if network is not None and network.uuid == uuid:
-            check_owned(self.ref, network.tag, "the network")
-            (self.path / "network.json").unlink(missing_ok=True)
+        return _read(Network, self.path / "network.json")
 
     # -- notes -------------------------------------------------------------------------------------------
 
@@ -185,9 +182,8 @@ class ClusterFolder:
     def ports(self) -> list[Port]:
         """Every port, with the machine that uses it, in the order of their addresses."""
         users = {record.port: record.uuid for record in self.machines()}
-        values = [read_json(path) for path in sorted((self.path / "ports").glob("*.json"))]
-        ports = [Port(**value) for value in values if value is not None]
-        ports = [replace(port, device=users.get(port.uuid, "")) for port in ports]
+        found = (_read(Port, path) for path in sorted((self.path / "ports").glob("*.json")))
+        ports = [replace(port, device=users.get(port.uuid, "")) for port in found if port is not None]
         return sorted(ports, key=lambda port: ipaddress.ip_address(port.address))
 
     def create_ports(self, requests: Sequence[PortRequest], now: float) -> list[Port]:
@@ -224,7 +220,7 @@ class ClusterFolder:
             for port in made:
                 (folder / f"{port.name}.json").unlink(missing_ok=True)
             if isinstance(error, OSError):
-                raise failed(error, "cannot write a port's record") from error
+                raise disk_error(error, "cannot write a port's record") from error
             raise
         return made
 
@@ -250,8 +246,7 @@ class ClusterFolder:
 
     def machine(self, uuid: str) -> MachineRecord | None:
         """A machine's record, or None when there is none of this uuid."""
-        value = read_json(self.machine_path(uuid) / "machine.json") if uuid else None
-        record = None if value is None else MachineRecord(**value)
+        record = _read(MachineRecord, self.machine_path(uuid) / "machine.json") if uuid else None
         return record if record is not None and record.uuid == uuid else None
 
     def machines(self) -> list[MachineRecord]:
@@ -260,9 +255,10 @@ class ClusterFolder:
             folders = sorted((self.path / "machines").iterdir())
         except FileNotFoundError:
             return []
-        values = (read_json(f / "machine.json") for f in folders if not f.name.startswith((NEW, TRASH)))
-        records = [MachineRecord(**value) for value in values if value is not None]
-        return sorted(records, key=lambda record: (record.created, record.name))
+        found = (_read(MachineRecord, f / "machine.json") for f in folders if not f.name.startswith((NEW, TRASH)))
+        return sorted(
+            (record for record in found if record is not None), key=lambda record: (record.created, record.name)
+        )
 
     def save(self, record: MachineRecord) -> None:
         """Write a machine's record. Call it with the machine's lock held."""
@@ -296,12 +292,35 @@ class ClusterFolder:
             raise ConflictError(f"there is a machine named {record.name}")
 
 
+_Kind = TypeVar("_Kind", MachineRecord, Network, Port)
+
+
+def _read(kind: type[_Kind], path: Path) -> _Kind | None:
+    value = read_json(path)
+    try:
+        return None if value is None else kind(**value)
+    except TypeError as error:
+        raise _foreign(path) from error
+
+
+def _foreign(path: Path) -> PermanentError:
+    return PermanentError(
+        f"the record {path} was written by another version of vcluster",
+        remedy="use that version, or the newest; nothing was changed",
+    )
+
+
 def created_at(folder: Path) -> tuple[ClusterRef, float] | None:
     """Which cluster a folder is of and since when, or None when it is no cluster's."""
-    value = read_json(folder / "cluster.json")
+    path = folder / "cluster.json"
+    value = read_json(path)
     if value is None:
         return None
-    return ClusterRef(name=value["name"], project=value["project"], creator=value["creator"]), float(value["created"])
+    try:
+        ref = ClusterRef(name=value["name"], project=value["project"], creator=value["creator"])
+        return ref, float(value["created"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _foreign(path) from error
 
 
 def tidy(clouds: Path) -> None:
@@ -309,11 +328,24 @@ def tidy(clouds: Path) -> None:
     if not clouds.exists():
         return
     with _clouds_lock(clouds):
+        for path in clouds.iterdir():
+            _remove_leftover(path)
         if {path.name for path in clouds.iterdir()} == {LOCK}:
             (clouds / LOCK).unlink()  # whoever waits for it looks again, and makes it anew
             for folder in (clouds, clouds.parent):
                 with contextlib.suppress(OSError):  # keys and known hosts may lie in the parent
                     folder.rmdir()
+
+
+def _remove_leftover(path: Path) -> None:
+    """Remove a cluster's folder in which nothing is left; one that somebody is at work on, or cannot be read, stays."""
+    with contextlib.suppress(CloudError):
+        found = created_at(path) if path.is_dir() else None
+        folder = ClusterFolder(path.parent, found[0]) if found is not None else None
+        if folder is not None and folder.path == path and folder.empty:
+            with locked(path, what="a leftover", timeout=0.0) as there:
+                if there:
+                    folder.remove_if_empty()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vcluster.clouds.base import BOOT_MARK
 from vcluster.clouds.local import processes, qmp, switch, vm
 from vcluster.clouds.local.files import is_locked
 from vcluster.clouds.local.processes import Process
@@ -66,7 +67,7 @@ def _machine(folder: ClusterFolder, record: MachineRecord, process: Process | No
 def _last_words(console: str) -> str:
     """The end of what this boot said, in lines that fit a screen."""
     lines = console.splitlines()
-    begins = max((n + 1 for n, line in enumerate(lines) if line.startswith(vm.BOOT_MARK)), default=0)
+    begins = max((n + 1 for n, line in enumerate(lines) if line.startswith(BOOT_MARK)), default=0)
     return "\n".join(line[:_WIDTH] for line in lines[begins:]).strip()
 
 

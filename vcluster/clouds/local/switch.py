@@ -21,6 +21,8 @@ from vcluster.errors import PermanentError, UsageError
 
 __all__ = ["check_socket_path", "choose_cidr", "ensure", "running", "stop"]
 
+_PROGRAM = "vde_switch"
+
 _PORTS = 4096
 """As many as a /20 has addresses; an unused one costs the switch a pointer."""
 
@@ -65,7 +67,8 @@ def host_routes() -> list[ipaddress.IPv4Network]:
 def running(sockets: Path) -> Process | None:
     """The cluster's switch, if it runs."""
     with contextlib.suppress(OSError, ValueError):
-        return processes.find(int((sockets / "switch.pid").read_text()), str(sockets))
+        # A machine's QEMU has the path in its arguments too, and the number may be its by now.
+        return processes.find(int((sockets / "switch.pid").read_text()), str(sockets), program=_PROGRAM)
     return None
 
 
@@ -76,10 +79,10 @@ def ensure(sockets: Path) -> Process:
         UsageError: vde_switch is not installed.
         PermanentError: it does not start.
     """
-    found = running(sockets) or processes.find_all({str(sockets)}, program="vde_switch").get(str(sockets))
+    found = running(sockets) or processes.find_all({str(sockets)}, program=_PROGRAM).get(str(sockets))
     if found is not None:
         return found
-    binary = shutil.which("vde_switch")
+    binary = shutil.which(_PROGRAM)
     if binary is None:
         raise UsageError("vde_switch is not installed", remedy=install_hint("vde2", "vde"))
     for path in sockets.iterdir():  # sockets of the one that died
@@ -100,6 +103,6 @@ def ensure(sockets: Path) -> Process:
 def stop(sockets: Path) -> None:
     """End the cluster's switch. Not running: no error. Call it with the cluster's lock held."""
     mark = str(sockets)
-    for found in (running(sockets), processes.find_all({mark}, program="vde_switch").get(mark)):
+    for found in (running(sockets), processes.find_all({mark}, program=_PROGRAM).get(mark)):
         if found is not None:
             processes.kill(found, mark, grace=2.0)

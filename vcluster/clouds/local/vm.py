@@ -14,22 +14,34 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from vcluster.clouds.base import BOOT_MARK
 from vcluster.clouds.local import processes, qmp, switch
 from vcluster.clouds.local.accel import Accel, install_hint, qemu_binary
 from vcluster.clouds.local.argv import qemu_argv
-from vcluster.clouds.local.files import failed, write_atomic
+from vcluster.clouds.local.files import write_atomic
 from vcluster.clouds.local.processes import Process
 from vcluster.clouds.local.records import ClusterFolder, MachineRecord, Wish
-from vcluster.errors import CloudError, ConflictError, PermanentError, QuotaError, TemporaryError, UsageError
+from vcluster.errors import (
+    CloudError,
+    ConflictError,
+    PermanentError,
+    QuotaError,
+    TemporaryError,
+    UsageError,
+    disk_error,
+)
 from vcluster.model import Role
 
-__all__ = ["BOOT_MARK", "create_disk", "end", "launch", "power_down", "process_of", "tail"]
-
-BOOT_MARK = "---- vcluster: the machine was switched on"
-"""The line in a console's log at which a boot begins."""
+__all__ = ["create_disk", "end", "launch", "power_down", "process_of", "resume", "tail"]
 
 _START = 60.0
 _POLL = 0.02
+_SETTLE = 1.0
+"""Seconds within which a machine that goes on is paused again, if the disk is still full."""
+
+_CONSOLE_MOST, _CONSOLE_KEPT = 4 << 20, 1 << 20
+"""Bytes of a console's log above which a boot cuts it, and of its end that are kept then."""
+
 _PORT_RANGE = range(20000, 30000)
 """Below the range from which the host picks its own outgoing ports, so that a stopped head keeps its port."""
 
@@ -39,7 +51,7 @@ _PORT_TRIES = 5
 def process_of(folder: Path, record: MachineRecord) -> Process | None:
     """The machine's QEMU, looked for by its pid file alone."""
     with contextlib.suppress(OSError, ValueError):
-        return processes.find(int((folder / "qemu.pid").read_text()), record.uuid)
+        return processes.find(int((folder / "qemu.pid").read_text()), record.uuid, program="qemu-system-")
     return None
 
 
@@ -76,7 +88,7 @@ def _format(image: Path) -> tuple[str, int]:
             header = file.read(32)
             size = file.seek(0, 2)
     except OSError as error:
-        raise failed(error, "cannot read the image") from error
+        raise disk_error(error, "cannot read the image") from error
     if header[:4] != b"QFI\xfb":
         return "raw", size
     if len(header) < 32:
@@ -109,7 +121,7 @@ def launch(folder: ClusterFolder, record: MachineRecord, accel: Accel) -> Machin
             )
             started = _start(path, argv)
         except OSError as error:
-            raise failed(error, f"cannot start {record.name}") from error
+            raise disk_error(error, f"cannot start {record.name}") from error
         if started:
             return record
         hangs = process_of(path, record) is not None
@@ -168,6 +180,11 @@ def _fresh_files(path: Path) -> None:
     write_atomic(path / "events.out", b"")
     for name in ("qemu.log", "console.log"):  # QEMU would make them with a mask of its own
         (path / name).touch(mode=0o600)
+    if (path / "console.log").stat().st_size > _CONSOLE_MOST:
+        with (path / "console.log").open("rb") as long:
+            long.seek(-_CONSOLE_KEPT, os.SEEK_END)
+            kept = long.read()
+        write_atomic(path / "console.log", kept)
     with (path / "console.log").open("a") as console:
         console.write(f"{BOOT_MARK} {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n")
 
@@ -209,6 +226,31 @@ def power_down(path: Path, record: MachineRecord, *, grace: float) -> None:
                 qmp.power_down(path / "qmp.sock")
             time.sleep(0.1)
     end(path, record)
+
+
+def resume(folder: ClusterFolder, record: MachineRecord) -> bool:
+    """Let a machine go on that the host's full disk paused: nothing of it is lost, as a reset would lose it.
+
+    Returns:
+        Whether it runs again. False also when it was not paused, or is off its network and so needs a reset.
+
+    Raises:
+        QuotaError: the host's disk is still full; the machine stays paused.
+    """
+    path = folder.machine_path(record.uuid)
+    run = switch.running(folder.sockets)
+    if not qmp.read_events(path / "events.out").stuck or run is None or run.run != record.switch:
+        return False
+    if process_of(path, record) is None or not qmp.resume(path / "qmp.sock"):
+        return False
+    deadline = time.monotonic() + _SETTLE
+    stuck = ""
+    while not stuck and time.monotonic() < deadline:  # the writes that failed are tried at once
+        time.sleep(_POLL)
+        stuck = qmp.read_events(path / "events.out").stuck
+    if stuck == qmp.FULL:
+        raise QuotaError(f"{record.name} is paused: {stuck}", remedy="make room on this disk, then run it again")
+    return not stuck
 
 
 def end(path: Path, record: MachineRecord) -> None:
