@@ -129,7 +129,7 @@ class Remote:
                 command,
                 hide=True,
                 warn=True,
-                in_stream=io.StringIO(stdin) if stdin else False,
+                in_stream=io.StringIO(stdin),
                 timeout=None if timeout is None else max(1, round(timeout)),
             )
         except CommandTimedOut as error:

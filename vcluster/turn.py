@@ -10,7 +10,7 @@ import secrets
 
 from vcluster.actions import NOTE_LEAVING
 from vcluster.clouds.base import Cloud
-from vcluster.errors import CancelledError, ConflictError
+from vcluster.errors import CancelledError, ConflictError, TemporaryError
 from vcluster.model import ClusterRef, Observed
 
 __all__ = ["Turn"]
@@ -64,6 +64,9 @@ class Turn:
             self._cloud.annotate(self._ref, {NOTE_LEAVING: word})
         except ConflictError:
             # The last resource went between the look and this word: nothing is left to claim.
+            return
+        except TemporaryError:
+            self._began = False  # said again at the next look
             return
         # Where listings lag, the word counts as written only when it was read once.
         self._heard = self._cloud.listing_lag == 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vcluster.actions import NOTE_SPEC, Goal, Power
 from vcluster.changes import ChangeKind, spec_changes
 from vcluster.clouds.base import Cloud, Notify
-from vcluster.errors import PermanentError, UsageError, VclusterError
+from vcluster.errors import PermanentError, Problem, SpecError, UsageError, VclusterError
 from vcluster.folder import Folder
 from vcluster.model import ClusterRef, ImageRequest, Network, Observed, Port, Role, Slot
 from vcluster.ready import FAILED_LINE
@@ -30,9 +30,10 @@ def goal_of(
     """A running cluster as the spec says, in the planner's words.
 
     Raises:
-        PermanentError: the cloud has no such flavor.
+        SpecError: the cloud has no such flavor; names every field that asks for one.
     """
     counts = {group.name: group.count for group in spec.workers}
+    _check_flavors(spec, cloud)
     slots = spec.slots(cloud.flavor)
     wanted = {s.name for s in slots if s.role is Role.HEAD or int(s.name.rpartition("-")[2]) <= counts[s.group]}
     return Goal(
@@ -45,6 +46,19 @@ def goal_of(
         boot_timeout=cloud.boot_timeout,
         keep_failed=keep_failed,
     )
+
+
+def _check_flavors(spec: ClusterSpec, cloud: Cloud) -> None:
+    asked = {"head.flavor": spec.head.flavor} | {f"workers[{n}].flavor": g.flavor for n, g in enumerate(spec.workers)}
+    problems = []
+    for where, flavor in asked.items():
+        if isinstance(flavor, str):
+            try:
+                cloud.flavor(flavor)
+            except PermanentError as error:
+                problems.append(Problem(where, error.message, error.remedy))
+    if problems:
+        raise SpecError(problems)
 
 
 def check_changes(spec: ClusterSpec, observed: Observed, folder: Folder) -> None:

@@ -276,10 +276,10 @@ def test_ssh_becomes_openssh_with_the_words_after_the_dashes(world: World, execu
         with pytest.raises(SystemExit):
             main(["ssh", "demo", *words])
     assert [argv[1:] for argv in executed] == [
-        ["-p", "40022", "vcluster@127.0.0.1", "srun", "-N2", "-l", "hostname"],
+        ["-p", "40022", "vcluster@127.0.0.1", "--", "srun", "-N2", "-l", "hostname"],
         ["-p", "40022", "vcluster@127.0.0.1"],
-        ["-t", "-p", "40022", "vcluster@127.0.0.1", "top"],
-        ["-p", "40022", "vcluster@127.0.0.1", "id"],
+        ["-t", "-p", "40022", "vcluster@127.0.0.1", "--", "top"],
+        ["-p", "40022", "vcluster@127.0.0.1", "--", "id"],
     ]
     assert [call[1]["machine"] for call in world.calls] == ["head", "cpu-1", "head", "cpu-2"]
 
@@ -287,7 +287,7 @@ def test_ssh_becomes_openssh_with_the_words_after_the_dashes(world: World, execu
 def test_words_after_the_dashes_are_never_ours(world: World, executed: list[list[str]]) -> None:
     with pytest.raises(SystemExit):
         main(["ssh", "demo", "--", "tool", "--json", "-v", "--", "--help"])
-    assert executed == [["true", "tool", "--json", "-v", "--", "--help"]]
+    assert executed == [["true", "--", "tool", "--json", "-v", "--", "--help"]]
 
 
 def test_cp(world: World, executed: list[list[str]], tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ WITHOUT_A_CLUSTER = [
     Bad("up demo.yaml", 2, "demo.yaml:4:24: workers[0].count: ", SPEC.replace("count: 2,", "count: x,")),
     Bad("up demo.yaml", 2, "demo.yaml:1:7: name: ", SPEC.replace("demo", "Demo!")),
     Bad("render demo.yaml -o out", 2, "demo.yaml:1:7: name: ", SPEC.replace("demo", "Demo!")),
-    Bad("up demo.yaml", 1, "there is no flavor 'huge'", SPEC + "head: {flavor: huge}\n"),
+    Bad("up demo.yaml", 2, "head.flavor: there is no flavor 'huge'", SPEC + "head: {flavor: huge}\n"),
     Bad("up demo.yaml --timeout soon", 2, "'soon' is no time span; write 90, 90s, 15m, 2h or 1h30m"),
     Bad("up demo.yaml --timeout 0", 2, "'0' is no time span"),
     Bad("up demo.yaml --timeout -5", 2, "'-5' is no time span"),

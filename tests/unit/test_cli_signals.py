@@ -29,7 +29,7 @@ def during(cancel):
 
 world.during = during
 world.loss = {loss}
-world.ssh = ["sh", "-c", 'kill -s PIPE $$; exit "$1"']
+world.ssh = ["sh", "-c", 'kill -s PIPE $$; exit "$2"']
 sys.modules["vcluster.cluster"] = world.module()
 from vcluster.cli import main
 sys.exit(main())

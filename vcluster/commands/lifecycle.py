@@ -138,7 +138,8 @@ def replace_(target: str, machine: str, how: How) -> None:
 def _report(name: str, result: Result, how: How, text: str) -> None:
     if result.degraded and not how.as_json:
         missing = ", ".join(clean(machine) for machine in result.degraded)
-        click.echo(f"warning: degraded, it goes on without {missing}; the same command again tries anew", err=True)
+        again = f"vcluster replace {clean(result.status.name)} {clean(result.degraded[0])}"
+        click.echo(f"warning: degraded, it goes on without {missing}; `{again}` tries anew", err=True)
     fields = {
         "cluster": result.status.name,
         "changed": result.changed,

@@ -65,7 +65,7 @@ def ssh_(target: str, words: tuple[str, ...], machine: str, tty: bool, how: How)
     """
     with open_cluster(target, how.cloud) as cluster:
         argv = cluster.ssh_command(machine)
-    run_instead([argv[0], *(["-t"] if tty else []), *argv[1:], *words])
+    run_instead([argv[0], *(["-t"] if tty else []), *argv[1:], *(["--", *words] if words else [])])
 
 
 @command("cp")

@@ -200,9 +200,9 @@ def _nodes(workers: Sequence[Slot], ports: Mapping[str, Any]) -> Iterator[str]:
     for slots in _groups(workers).values():
         flavor = slots[0].flavor
         for names, addresses in runs([(slot.name, ports[slot.name].address) for slot in slots]):
-            yield (
-                f"NodeName={names} NodeAddr={addresses} CPUs={flavor.cpus} RealMemory={_memory(slots[0])} State=DOWN Reason="no machine yet""
-            )
+            size = f"CPUs={flavor.cpus} RealMemory={_memory(slots[0])}"
+            # DOWN until it calls: a place without a machine waits for nobody and troubles nobody.
+            yield f'NodeName={names} NodeAddr={addresses} {size} State=DOWN Reason="no machine yet"'
 
 
 def _partitions(workers: Sequence[Slot], memory_per_cpu: int | None) -> Iterator[_Partition]:
