@@ -1,0 +1,143 @@
+"""One run of the loop for one cluster: what it needs is put together here, and what it tells is passed on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from vcluster.access import Access
+from vcluster.actions import Goal, Plan, Power
+from vcluster.clouds.base import Cloud
+from vcluster.errors import CancelledError, CloudError
+from vcluster.events import Done, Event, EventHandler, Log
+from vcluster.folder import Folder
+from vcluster.model import ClusterRef
+from vcluster.reconcile import Outcome, Reconciler, Renderer
+from vcluster.stacks.base import Control, Simulated
+from vcluster.views import PlanView, Result, Status
+from vcluster.wiring import explained
+
+__all__ = ["Confirm", "Runner"]
+
+Confirm = Callable[[PlanView], bool]
+"""Shown what is about to be deleted; returns whether to go on."""
+
+
+class _RealClock:
+    def now(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float, cancel: threading.Event) -> None:
+        cancel.wait(seconds)
+
+
+class Runner(Access):
+    """Runs the loop; the base of :class:`vcluster.cluster.Cluster`.
+
+    Args:
+        cloud: where the cluster lives.
+        ref: which one it is.
+        folder: its folder on this computer.
+        on_event: takes every event, from several threads; None: nobody listens.
+    """
+
+    def __init__(self, cloud: Cloud, ref: ClusterRef, folder: Folder, on_event: EventHandler | None) -> None:
+        super().__init__(cloud, ref, folder)
+        self._on_event = on_event
+        self._kept: list[Path] = []
+
+    def _ask(self, goal: Goal, confirm: Confirm | None, cancel: threading.Event | None) -> bool:
+        """Whether what destroys data was agreed to; False when there was nothing to agree to."""
+        if confirm is None:
+            return True
+        control = self._control()
+        try:
+            loop = self._loop(goal, control=control if self._can_ask() else None, cancel=cancel or threading.Event())
+            plan: Plan = loop.plan(loop.look())
+        finally:
+            control.close()
+        deletes = goal.power is Power.ABSENT and bool(plan.actions)
+        if not deletes and not any(action.destroys_data for action in plan.actions):
+            return False
+        if not confirm(PlanView.of(plan)):
+            raise CancelledError("nothing was changed")
+        return True
+
+    def _loop(
+        self,
+        goal: Goal,
+        *,
+        control: Control | None,
+        cancel: threading.Event,
+        image: Callable[[], str] = str,
+        render: Renderer | None = None,
+        may_destroy: bool = True,
+    ) -> Reconciler:
+        clock = self.cloud.clock if isinstance(self.cloud, Simulated) else _RealClock()
+        return Reconciler(
+            self.cloud,
+            self.ref,
+            goal,
+            control=control if goal.power is Power.RUNNING else None,
+            render=render,
+            image=image,
+            emit=self._emit,
+            clock=clock,
+            cancel=cancel,
+            keep_console=self._keep_console,
+            may_destroy=may_destroy,
+        )
+
+    def _run(
+        self,
+        goal: Goal,
+        timeout: float,
+        cancel: threading.Event | None,
+        *,
+        image: Callable[[], str] = str,
+        render: Renderer | None = None,
+        may_destroy: bool = True,
+    ) -> Result:
+        began = time.monotonic()
+        self._kept = []
+        control = self._control()
+        try:
+            loop = self._loop(
+                goal,
+                control=control,
+                cancel=cancel or threading.Event(),
+                image=image,
+                render=render,
+                may_destroy=may_destroy,
+            )
+            outcome: Outcome = loop.run(timeout)
+        except CloudError as error:
+            raise explained(error, self._kept) from error
+        finally:
+            control.close()
+        seconds = time.monotonic() - began
+        status = Status.of(self.name, self.ref.id, self.cloud.name, outcome.observed, goal.wanted)
+        self._emit(
+            Done(
+                cluster=self.name,
+                time=self.cloud.now(),
+                changed=outcome.changed,
+                degraded=outcome.degraded,
+                seconds=seconds,
+            )
+        )
+        return Result(outcome.changed, outcome.degraded, seconds, status)
+
+    def _keep_console(self, name: str, text: str) -> None:
+        path = self.folder.keep_console(name, text)
+        self._kept.append(path)
+        self._log(f"{name} failed; its console is kept in {path}", level="warning")
+
+    def _log(self, message: str, level: str = "info") -> None:
+        self._emit(Log(cluster=self.name, time=self.cloud.now(), level=level, message=message))
+
+    def _emit(self, event: Event) -> None:
+        if self._on_event is not None:
+            self._on_event(event)
