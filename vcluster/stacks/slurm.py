@@ -202,7 +202,7 @@ def _nodes(workers: Sequence[Slot], ports: Mapping[str, Any]) -> Iterator[str]:
         for names, addresses in runs([(slot.name, ports[slot.name].address) for slot in slots]):
             size = f"CPUs={flavor.cpus} RealMemory={_memory(slots[0])}"
             # DOWN until it calls: a place without a machine waits for nobody and troubles nobody.
-            yield f'NodeName={names} NodeAddr={addresses} {size} State=DOWN Reason="no machine yet"'
+            yield f"NodeName={names} NodeAddr={addresses} {size}"
 
 
 def _partitions(workers: Sequence[Slot], memory_per_cpu: int | None) -> Iterator[_Partition]:
