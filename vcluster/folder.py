@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vcluster.errors import disk_errors
 from vcluster.model import ClusterRef, Endpoint, Machine
 from vcluster.secrets import Keyring, load_or_create
 from vcluster.stacks.base import ADMIN_USER
@@ -41,8 +42,14 @@ class Folder:
         return (self.path / "secret").exists()
 
     def keyring(self) -> Keyring:
-        """The cluster's keys; the secret is made here when there is none."""
-        self._make(self.path)
+        """The cluster's keys; the secret is made here when there is none.
+
+        Raises:
+            QuotaError: the disk is full.
+            PermanentError: the folder cannot be written.
+        """
+        with disk_errors(f"cannot make {self.path}"):
+            self._make(self.path)
         return Keyring(load_or_create(self.path / "secret"))
 
     def read_spec(self) -> ClusterSpec | None:
@@ -69,13 +76,23 @@ class Folder:
         return sorted((self.path / "consoles").glob(f"{name}-*.log"))
 
     def write(self, name: str, text: str) -> Path:
-        """Write a file whole or not at all (0600)."""
+        """Write a file whole or not at all (0600).
+
+        Raises:
+            QuotaError: the disk is full.
+            PermanentError: the folder cannot be written.
+        """
         target = self.path / name
-        self._make(target.parent)
-        handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        Path(draft).replace(target)
+        with disk_errors(f"cannot write {target}"):
+            self._make(target.parent)
+            handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+            try:
+                with os.fdopen(handle, "w") as file:
+                    file.write(text)
+                Path(draft).replace(target)
+            except BaseException:
+                Path(draft).unlink(missing_ok=True)
+                raise
         return target
 
     def _make(self, folder: Path) -> None:

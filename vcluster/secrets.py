@@ -6,6 +6,7 @@ SHA-256) gives the same keys in every run, so any run renders the same machine.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets as random
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from vcluster.errors import disk_errors
 
 __all__ = ["SECRET_BYTES", "Keyring", "SshKey", "load_or_create"]
 
@@ -80,20 +83,25 @@ def load_or_create(path: Path) -> bytes:
     Two processes that race end with the same secret: the file appears by ``link(2)``, which only one can win.
 
     Raises:
-        OSError: the folder cannot be written.
+        QuotaError: the disk is full.
+        PermanentError: the folder cannot be written, or the secret not read.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not path.exists():
-        draft = path.with_name(f".{path.name}.{os.getpid()}.{random.token_hex(4)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with disk_errors("cannot keep the cluster's secret"):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            _create(path)
+        return path.read_bytes()
+
+
+def _create(path: Path) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{random.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(random.token_bytes(SECRET_BYTES))
             file.flush()
             os.fsync(file.fileno())
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(draft, path)
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    return path.read_bytes()
+    finally:
+        draft.unlink()

@@ -33,6 +33,7 @@ def folder(cloud: LocalCloud) -> ClusterFolder:
     return ClusterFolder(cloud._clouds, cloud.ref("demo"))
 
 
+PORT = Port("p", "t", "head", "10.77.0.10", "02:76:0a:4d:00:0a", "")
 ANY = "00000000-0000-0000-0000-000000000000"
 CALLS: dict[str, Callable[[LocalCloud, ClusterRef], object]] = {
     "observe": lambda cloud, ref: cloud.observe(ref),
@@ -49,7 +50,6 @@ CALLS: dict[str, Callable[[LocalCloud, ClusterRef], object]] = {
     "stop_machine": lambda cloud, ref: cloud.stop_machine(ref, ANY),
     "reboot_machine": lambda cloud, ref: cloud.reboot_machine(ref, ANY),
 }
-PORT = Port("p", "t", "head", "10.77.0.10", "02:76:0a:4d:00:0a", "")
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -267,10 +267,11 @@ def test_the_host_is_measured(base: Path) -> None:
 
 GUEST = {"event": "SHUTDOWN", "data": {"guest": True, "reason": "guest-shutdown"}}
 SIGNAL = {"event": "SHUTDOWN", "data": {"guest": False, "reason": "host-signal"}}
-FULL = {"event": "BLOCK_IO_ERROR", "data": {"nospace": True, "reason": "No space left on device"}}
+FULL: dict[str, object] = {"event": "BLOCK_IO_ERROR", "data": {"nospace": True, "reason": "No space left on device"}}
 Told = list[dict[str, object]]
 Past = tuple[str, str, Told]
-STOP, RESUME = {"event": "STOP"}, {"event": "RESUME"}
+STOP: dict[str, object] = {"event": "STOP"}
+RESUME: dict[str, object] = {"event": "RESUME"}
 
 
 @pytest.mark.parametrize(
@@ -351,7 +352,8 @@ def test_what_a_full_disk_paused_goes_on(cloud: LocalCloud, monkeypatch: pytest.
     path = folder.machine_path(record.uuid)
     for name in ("disk.qcow2", "seed.iso"):
         (path / name).touch()
-    told = {"runs": [RESUME], "still full": [RESUME, FULL, STOP]}.get(answer, [])
+    answers: dict[str, Told] = {"runs": [RESUME], "still full": [RESUME, FULL, STOP]}
+    told = answers.get(answer, [])
 
     def resume(_socket: Path) -> bool:
         with (path / "events.out").open("a") as events:
