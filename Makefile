@@ -47,13 +47,13 @@ vm: deps $(VENV)/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m vm --timeout 1500 --durations 10 tests/vm
 
 deps: deps-demo $(VENV)/.dev
-	@sh tools/debian.sh $(TEST_PACKAGES)
+	@sh .ci/debian.sh $(TEST_PACKAGES)
 
 deps-demo:
-	@sh tools/debian.sh $(DEMO_PACKAGES) $$(sh tools/venv.sh)
+	@sh .ci/debian.sh $(DEMO_PACKAGES) $$(sh .ci/venv.sh)
 
 $(BIN)/python:
-	@sh tools/debian.sh $$(sh tools/venv.sh) && sh tools/venv.sh $(VENV)
+	@sh .ci/debian.sh $$(sh .ci/venv.sh) && sh .ci/venv.sh $(VENV)
 
 # What a user installs; and that plus what a developer needs. Dependency groups came with pip 25.1.
 $(VENV)/.run: pyproject.toml | $(BIN)/python

@@ -10,12 +10,12 @@ import click
 from vcluster.commands import PROGRAM, help_page, names, summary_of
 from vcluster.commands.root import root
 
-TOOL = Path(__file__).parents[2] / "tools" / "cli_reference.py"
+TOOL = Path(__file__).parents[2] / ".ci" / "cli_reference.py"
 
 
 def test_the_page_is_what_the_tool_writes() -> None:
     tool = runpy.run_path(str(TOOL))
-    assert tool["PAGE"].read_text() == tool["page"](), "run: python tools/cli_reference.py"
+    assert tool["PAGE"].read_text() == tool["page"](), "run: python .ci/cli_reference.py"
 
 
 def test_the_page_has_every_command() -> None:

@@ -1,7 +1,7 @@
 # ruff: noqa: INP001 - a script, not a package
 """Writes docs/reference/cli.md from the commands themselves; a test keeps the two the same.
 
-Usage: ``python tools/cli_reference.py``
+Usage: ``python .ci/cli_reference.py``
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def page() -> str:
     """The whole page."""
     parts = [
         "# The command line",
-        "<!-- Written by tools/cli_reference.py from the commands themselves. Change those, then run it. -->",
+        "<!-- Written by .ci/cli_reference.py from the commands themselves. Change those, then run it. -->",
         TAGLINE,
         "A cluster is given as NAME, or as SPEC, the file that describes it: a word that ends in `.yaml` or `.yml`, "
         "has a slash in it or is a file's name is a SPEC.",
