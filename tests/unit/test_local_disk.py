@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from local_kit import local, make_network, make_ports, record_for, request_for
 
-from vcluster.clouds.local import LocalCloud
+from vcluster.clouds.local import LocalCloud, switch, vm
 from vcluster.clouds.local.records import ClusterFolder
-from vcluster.errors import PermanentError, QuotaError, VclusterError
+from vcluster.errors import PermanentError, QuotaError, TemporaryError, VclusterError
 from vcluster.model import ClusterRef, Port
 
 
@@ -66,6 +67,20 @@ def test_no_call_lets_a_raw_error_out(
     monkeypatch.setattr("vcluster.clouds.local.cloud.check_owned", lambda *_: None)
     with pytest.raises(kind, match="/some/where"):
         CALLS[call](cloud, ref)
+
+
+def test_a_host_too_busy_is_weather(cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_network(cloud, cloud.ref("demo"))
+
+    def hang(argv: list[str], **_: object) -> None:
+        raise subprocess.TimeoutExpired(argv, 60)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    (tmp_path / "base").touch()
+    with pytest.raises(TemporaryError, match="qemu-img"):
+        vm.create_disk(tmp_path, tmp_path / "base", 8)
+    with pytest.raises(TemporaryError, match="vde_switch"):
+        switch.ensure(ClusterFolder(cloud._clouds, cloud.ref("demo")).sockets)
 
 
 def test_a_home_that_is_a_file_is_named(base: Path) -> None:

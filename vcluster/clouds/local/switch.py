@@ -17,7 +17,7 @@ from pathlib import Path
 from vcluster.clouds.local import processes
 from vcluster.clouds.local.accel import install_hint
 from vcluster.clouds.local.processes import Process
-from vcluster.errors import PermanentError, UsageError
+from vcluster.errors import PermanentError, TemporaryError, UsageError
 
 __all__ = ["check_socket_path", "choose_cidr", "ensure", "running", "stop"]
 
@@ -78,6 +78,7 @@ def ensure(sockets: Path) -> Process:
     Raises:
         UsageError: vde_switch is not installed.
         PermanentError: it does not start.
+        TemporaryError: the host is too busy.
     """
     found = running(sockets) or processes.find_all({str(sockets)}, program=_PROGRAM).get(str(sockets))
     if found is not None:
@@ -89,9 +90,12 @@ def ensure(sockets: Path) -> Process:
         path.unlink(missing_ok=True)
     argv = [binary, "--daemon", "--sock", str(sockets), "--pidfile", str(sockets / "switch.pid")]
     argv += ["--numports", str(_PORTS), "--mode", "0600", "--dirmode", "0700", "--rcfile", "/dev/null"]
-    done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False, umask=0o077
-    )
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False, umask=0o077
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TemporaryError("vde_switch did not start within half a minute", delay=10.0) from error
     deadline = time.monotonic() + 5.0
     while (found := running(sockets)) is None:
         if done.returncode or time.monotonic() > deadline:

@@ -62,6 +62,7 @@ def create_disk(folder: Path, base: Path, size: int) -> None:
         UsageError: qemu-img is not installed.
         PermanentError: the image is missing, unreadable or larger than the disk.
         QuotaError: the host's disk is full.
+        TemporaryError: the host is too busy.
     """
     binary = shutil.which("qemu-img")
     if binary is None:
@@ -74,9 +75,12 @@ def create_disk(folder: Path, base: Path, size: int) -> None:
         )
     argv = [binary, "create", "-q", "-f", "qcow2", "-F", kind, "-b", str(base)]
     argv += [str(folder / "disk.qcow2"), f"{size}G"]
-    done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, umask=0o077
-    )
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, umask=0o077
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TemporaryError("qemu-img did not make the machine's disk within a minute", delay=10.0) from error
     if done.returncode:
         raise _refused("qemu-img cannot make the machine's disk", done.stderr)
 
