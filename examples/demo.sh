@@ -57,8 +57,8 @@ took 'up: image if there was none, three machines, first job on each'
 
 title 'An MPI program: copied, compiled on the head, run on two workers'
 show vcluster cp "$name" hello_mpi.c :hello_mpi.c
-on_head 'sudo install -d -o $USER /home/demo && mpicc -O2 -o /home/demo/hello_mpi hello_mpi.c'
-on_head srun -N2 --ntasks-per-node=1 --mpi=pmix /home/demo/hello_mpi | tee "$scratch/out"
+on_head 'mpicc -O2 -o /home/vcluster/hello_mpi hello_mpi.c'
+on_head srun -N2 --ntasks-per-node=1 --mpi=pmix /home/vcluster/hello_mpi | tee "$scratch/out"
 [ "$(sed -n 's/^hello from rank .* on //p' "$scratch/out" | sort -u | wc -l)" -eq 2 ] || {
     echo 'The program did not run on two workers.' >&2
     exit 1

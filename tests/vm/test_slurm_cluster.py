@@ -55,8 +55,8 @@ def test_status_names_every_machine_with_state_address_and_uuid(cli: Cli, demo: 
 
 def test_an_mpi_program_runs_across_the_workers_and_is_accounted(cli: Cli, demo: Cluster) -> None:
     cli("cp", "demo", str(HELLO_MPI), ":hello_mpi.c")
-    on(demo, "sudo install -d -o $USER /home/mpi && mpicc -o /home/mpi/hello hello_mpi.c")
-    out = on(demo, "srun -N2 --ntasks-per-node=1 --mpi=pmix /home/mpi/hello")
+    on(demo, "mpicc -o /home/vcluster/hello hello_mpi.c")
+    out = on(demo, "srun -N2 --ntasks-per-node=1 --mpi=pmix /home/vcluster/hello")
     assert {line.rsplit(" on ", 1)[1] for line in out.splitlines() if " on " in line} == {"cpu-1", "cpu-2"}
     jobs = on(demo, "sacct -a -n -P -X -o JobName,State,NNodes")
     assert "hello|COMPLETED|2" in jobs
