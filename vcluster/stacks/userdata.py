@@ -37,4 +37,5 @@ def _entry(file: File) -> str:
         indented = file.content[:-1].replace("\n", "\n      ")
         return "\n".join([*lines, "    content: |", f"      {indented}"])
     raw = file.content.encode() if isinstance(file.content, str) else file.content
-    return "\n".join([*lines, "    encoding: b64", f"    content: {base64.b64encode(raw).decode()}"])
+    # In quotation marks: an empty file's content would be YAML's null, and cloud-init then writes no file at all.
+    return "\n".join([*lines, "    encoding: b64", f'    content: "{base64.b64encode(raw).decode()}"'])
