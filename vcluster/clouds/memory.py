@@ -364,7 +364,7 @@ class MemoryCloud:
             entry.machine = replace(entry.machine, state=MachineState.BUILD, started=now, fault="")
             entry.active_at = now + self.build_time
             entry.drained = False
-            if entry.trouble is Trouble.DIES:
+            if entry.trouble in (Trouble.DIES, Trouble.ERROR):
                 entry.trouble = Trouble.NONE
 
     def picture(self, entry: Entry) -> Machine:
