@@ -18,9 +18,11 @@ systemctl -q disable systemd-networkd-wait-online.service nfs-blkmap.service
 # Work at boot that a machine of an hour's life does not need.
 systemctl -q mask apparmor.service cloud-config.service cloud-final.service cloud-init-hotplugd.socket \
   console-setup.service dev-hugepages.mount dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
-  getty@tty1.service keyboard-setup.service man-db.timer modprobe@drm.service rpc-gssd.service rpc-svcgssd.service \
-  sys-kernel-debug.mount sys-kernel-tracing.mount systemd-binfmt.service systemd-network-generator.service \
-  systemd-pstore.service systemd-update-utmp.service systemd-update-utmp-runlevel.service
+  getty@tty1.service keyboard-setup.service man-db.timer modprobe@configfs.service modprobe@dm_mod.service \
+  modprobe@drm.service modprobe@fuse.service modprobe@loop.service rpc-gssd.service rpc-svcgssd.service \
+  sys-fs-fuse-connections.mount sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
+  systemd-binfmt.service systemd-network-generator.service systemd-pstore.service systemd-update-utmp.service \
+  systemd-update-utmp-runlevel.service
 install -d /etc/systemd/system-generators
 for generator in cryptsetup debug gpt-auto hibernate-resume integritysetup rc-local run system-update sysv tpm2 veritysetup; do
   ln -sf /dev/null "/etc/systemd/system-generators/systemd-$generator-generator"
