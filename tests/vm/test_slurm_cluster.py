@@ -9,6 +9,7 @@ import base64
 import os
 import shlex
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -17,9 +18,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Cli, Watch, on
+from conftest import VCLUSTER, Cli, Watch, on
 
 from vcluster import Cluster
+from vcluster.model import Endpoint
+from vcluster.remote import answers
 
 pytestmark = pytest.mark.vm
 
@@ -98,8 +101,6 @@ def test_an_ordinary_user_reaches_neither_metadata_nor_the_hosts_loopback(
 
 
 def test_root_alone_passes_the_guard_to_the_hosts_loopback(demo: Cluster) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         fetch = shlex.quote(FETCH.format(host="10.0.2.2", port=port))
@@ -135,6 +136,24 @@ def test_a_worker_holds_only_what_a_worker_needs(demo: Cluster) -> None:
     secrets = [keyring.host("head").private.encode(), keyring.admin.private.encode()]
     secrets.append((demo.folder.path / "secret").read_bytes())
     assert search(demo, "cpu-1", forms(secrets), readable=False) == ""
+
+
+def test_plain_ssh_and_a_forwarded_port_reach_the_machines(cli: Cli, demo: Cluster, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(cli("ssh-config", "demo").stdout)
+    words = ["ssh", "-F", str(config), "demo-cpu-2", "hostname"]
+    assert subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout == "cpu-2\n"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    forward = subprocess.Popen([VCLUSTER, "forward", "demo", "22", "--local-port", str(port)], stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 120
+        while not answers(Endpoint("127.0.0.1", port)) and time.monotonic() < deadline:
+            time.sleep(1)
+        assert answers(Endpoint("127.0.0.1", port))
+    finally:
+        forward.terminate()
+        forward.communicate(timeout=30)
 
 
 # Secrets -------------------------------------------------------------------------------------------------------
