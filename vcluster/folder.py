@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -101,8 +102,10 @@ class Folder:
             place.mkdir(mode=0o700, exist_ok=True, parents=place == self.path.parent.parent)
 
     def remove(self) -> None:
-        """Forget the cluster."""
+        """Forget the cluster, and leave no empty folder behind."""
         shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()  # refused while another cluster's folder lies in it
 
     # Plain ssh -----------------------------------------------------------------------------------------------
 

@@ -275,5 +275,7 @@ class Observed:
         return (m for m in self.machines if m.role is Role.WORKER)
 
     def with_health(self, health: Mapping[str, Health]) -> Observed:
-        """The same picture with the scheduler's word added."""
-        return replace(self, health=MappingProxyType(dict(health)))
+        """The same picture with the scheduler's word on the machines that are on; it may not know yet which died."""
+        active = {machine.name for machine in self.machines if machine.state is MachineState.ACTIVE}
+        told = {name: word for name, word in health.items() if name in active}
+        return replace(self, health=MappingProxyType(told))
