@@ -196,6 +196,7 @@ def test_drain_and_resume_are_only_for_our_workers(slurm: Slurm) -> None:
         ("DOWN", None, "", []),
         ("IDLE", BOOT, "", []),
     ],
+    ids=["ours", "a person's", "down", "not answering", "never there", "well"],  # a boot's time makes no name
 )
 def test_resume(slurm: Slurm, state: str, boot: int | None, reason: str, words: list[str]) -> None:
     health(slurm)
