@@ -145,6 +145,7 @@ _EVERY = (
     (f"{LIBRARY}/wait-for", "machine/wait-for", 0o755),
 )
 _HEAD = (
+    ("/etc/default/slurmctld", "slurm/default-slurmctld", 0o644),
     ("/etc/slurm/slurm.conf", "slurm/slurm.conf.j2", 0o644),
     ("/etc/slurm/cgroup.conf", "slurm/cgroup.conf", 0o644),
     ("/etc/slurm/slurmdbd.conf", "slurm/slurmdbd.conf.j2", 0o600),
