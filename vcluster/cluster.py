@@ -155,9 +155,15 @@ class Cluster(Runner):
         return self._up(self._spec(), timeout, confirm, cancel, keep_on_failure=keep_on_failure)
 
     def start(self, *, timeout: float | None = None, cancel: threading.Event | None = None) -> Result:
-        """Boot a stopped cluster (or one whose host rebooted); raises as :meth:`up`."""
+        """Boot a stopped cluster (or one whose host rebooted); raises as :meth:`up`.
+
+        Raises:
+            UsageError: there is no head to boot: making one anew is for :meth:`up`, which asks first.
+        """
         observed = self._observe()
         self._must_exist(observed)
+        if observed.head is None:
+            raise UsageError(f"{self.name} has no head to start", remedy="`vcluster up` with its spec makes a new one")
         if observed.notes.get(NOTE_ATTEMPTS + Role.HEAD):
             # A person asked: the head gets a new budget of reboots.
             self.cloud.annotate(self.ref, {NOTE_ATTEMPTS + Role.HEAD: ""})
@@ -284,7 +290,7 @@ class Cluster(Runner):
         check_changes(spec, observed, self.folder)
         there = {m.name for m in observed.machines if m.state in (MachineState.ACTIVE, MachineState.BUILD)}
         missing = [slot.flavor for slot in goal.slots if slot.name in goal.wanted and slot.name not in there]
-        image = image_of(spec, self.cloud, self._log)
+        image = image_of(spec, self.cloud, self._log, cancel)
         if missing:
             self.cloud.check_room(self.ref, missing)
         agreed = self._ask(goal, confirm, cancel)

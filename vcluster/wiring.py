@@ -81,7 +81,9 @@ def check_changes(spec: ClusterSpec, observed: Observed, folder: Folder) -> None
         )
 
 
-def image_of(spec: ClusterSpec, cloud: Cloud, notify: Notify) -> Callable[[], str]:
+def image_of(
+    spec: ClusterSpec, cloud: Cloud, notify: Notify, cancel: threading.Event | None = None
+) -> Callable[[], str]:
     """Gives the image's id; asks the cloud once, when it is first needed, whatever thread asks."""
     lock = threading.Lock()
     known: list[str] = []
@@ -96,7 +98,7 @@ def image_of(spec: ClusterSpec, cloud: Cloud, notify: Notify) -> Callable[[], st
                     apt_mirror=spec.mirrors.apt,
                     ca=spec.mirrors.ca,
                 )
-                known.append(cloud.image(request, notify))
+                known.append(cloud.image(request, notify, cancel))
             return known[0]
 
     return image

@@ -316,3 +316,13 @@ def test_looking_from_another_computer_makes_no_secret(home: Path, tmp_path: Pat
     other.plan()
     other.status()
     assert not other.folder.known
+
+
+def test_start_makes_no_new_head(home: Path) -> None:
+    cloud = MemoryCloud()
+    demo = cluster(home, cloud)
+    demo.up()
+    demo.stop()
+    cloud.lose("head")
+    with pytest.raises(UsageError, match="has no head to start"):
+        demo.start()

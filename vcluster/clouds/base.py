@@ -6,6 +6,7 @@ All calls may be made from several threads at once. They raise the classes of :m
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -81,10 +82,16 @@ class Cloud(Protocol):
         """Addresses that, inside a machine, only root may reach: the metadata service, the host's own loopback."""
         ...
 
-    def image(self, request: ImageRequest, notify: Notify) -> str:
+    def image(self, request: ImageRequest, notify: Notify, cancel: threading.Event | None = None) -> str:
         """Make sure that an image is there (building or fetching it where needed) and return its id.
 
+        Args:
+            request: what is wanted.
+            notify: told before anything that takes long.
+            cancel: set from another thread to give up.
+
         Raises:
+            CancelledError: ``cancel`` was set.
             PermanentError: it cannot be had (no such file, wrong checksum, a build step failed).
         """
         ...

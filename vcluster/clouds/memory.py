@@ -93,7 +93,7 @@ class MemoryCloud:
         names = ", ".join(flavor.name for flavor in FLAVORS)
         raise PermanentError(f"there is no flavor {name!r}", remedy=f"take one of {names}")
 
-    def image(self, request: ImageRequest, notify: Notify) -> str:
+    def image(self, request: ImageRequest, notify: Notify, cancel: threading.Event | None = None) -> str:
         """Every image is there."""
         return request.source or "memory-image"
 

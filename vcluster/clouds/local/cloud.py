@@ -109,7 +109,7 @@ class LocalCloud:
         return room.FLAVORS[name]
 
     @disk_errors("cannot have the image")
-    def image(self, request: ImageRequest, notify: Notify) -> str:
+    def image(self, request: ImageRequest, notify: Notify, cancel: threading.Event | None = None) -> str:
         from vcluster.clouds.local.image import ensure_image
 
         found = self.accelerator
@@ -117,7 +117,7 @@ class LocalCloud:
             say, self._said = not self._said and not found.native, True
         if say:
             notify(f"machines run in software emulation, which is slow: {found.detail}")
-        image = ensure_image(request, private_dir(self._cache), notify)
+        image = ensure_image(request, private_dir(self._cache), notify, home=self._home, cancel=cancel)
         with self._lock:
             self._images[image.id] = image
         return image.id
