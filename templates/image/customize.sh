@@ -4,6 +4,7 @@ set -euo pipefail
 
 # The folder image/root is laid over the tree as it is.
 cp -rT "$(dirname "$0")/root" /
+chmod 0644 /etc/resolv.conf
 
 # No keys, no identity: every machine gets its own.
 rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id /etc/hostname
