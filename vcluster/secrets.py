@@ -6,6 +6,7 @@ SHA-256) gives the same keys in every run, so any run renders the same machine.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import secrets as random
@@ -65,7 +66,7 @@ class Keyring:
             serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
         )
         public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-        return SshKey(private.decode(), f"{public.decode()} {comment}")
+        return SshKey(_settled(private.decode(), self.key(f"{purpose}/check", 4)), f"{public.decode()} {comment}")
 
     @cached_property
     def admin(self) -> SshKey:
@@ -75,6 +76,24 @@ class Keyring:
     def host(self, machine: str) -> SshKey:
         """A machine's SSH host key."""
         return self.ssh_key(f"ssh-host/{machine}", machine)
+
+
+def _settled(pem: str, check: bytes) -> str:
+    """The same key with a derived number where OpenSSH's format holds a random one, so that any run renders it alike.
+
+    The number stands twice at the head of the private part, to tell a wrong passphrase (OpenSSH, PROTOCOL.key).
+    """
+    first, *body, last = pem.splitlines()
+    raw = bytearray(base64.b64decode("".join(body)))
+    at = len(b"openssh-key-v1\0")
+    for _ in ("cipher", "kdf", "kdf options"):
+        at += 4 + int.from_bytes(raw[at : at + 4], "big")
+    at += 4  # the number of keys, which is one
+    at += 4 + int.from_bytes(raw[at : at + 4], "big")  # the public part
+    at += 4  # the private part's length
+    raw[at : at + 8] = check * 2
+    text = base64.b64encode(raw).decode()
+    return "\n".join([first, *(text[n : n + 70] for n in range(0, len(text), 70)), last, ""])
 
 
 def load_or_create(path: Path) -> bytes:

@@ -118,7 +118,7 @@ def test_image_build_asks_the_cloud_for_what_the_spec_wants(
     asked: list[ImageRequest] = []
 
     class Cloud(MemoryCloud):
-        def image(self, request: ImageRequest, notify: object) -> str:
+        def image(self, request: ImageRequest, notify: object, cancel: object = None) -> str:
             asked.append(request)
             assert callable(notify)
             notify("building the base image")

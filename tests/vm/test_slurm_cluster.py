@@ -136,6 +136,8 @@ def test_a_worker_holds_only_what_a_worker_needs(demo: Cluster) -> None:
     secrets = [keyring.host("head").private.encode(), keyring.admin.private.encode()]
     secrets.append((demo.folder.path / "secret").read_bytes())
     assert search(demo, "cpu-1", forms(secrets), readable=False) == ""
+    own = forms([keyring.host("cpu-1").private.encode()])
+    assert "/etc/ssh/ssh_host_ed25519_key" in search(demo, "cpu-1", own, readable=False).splitlines()
 
 
 def test_plain_ssh_and_a_forwarded_port_reach_the_machines(cli: Cli, demo: Cluster, tmp_path: Path) -> None:
@@ -192,8 +194,8 @@ def forms(values: list[bytes]) -> list[bytes]:
     found: list[bytes] = []
     for value in values:
         if value.startswith(b"-----BEGIN"):
-            # The line with the private half: the first lines of an OpenSSH key are the same for all of them.
-            found.append(value.splitlines()[3])
+            # The two lines with the private half: the ones before hold only what is public.
+            found += value.splitlines()[4:6]
         else:
             found += [value, value.hex().encode(), base64.b64encode(value)[:40]]
     return found
