@@ -8,7 +8,7 @@ BIN  = $(VENV)/bin
 
 # What a host needs to run a local cluster, and what only the tests need on top.
 DEMO_PACKAGES = ca-certificates e2fsprogs mmdebstrap openssh-client procps qemu-system-x86 qemu-utils uidmap vde2 zstd
-TEST_PACKAGES = git iproute2
+TEST_PACKAGES = binutils git iproute2
 
 help:
 	@echo 'make demo    a Slurm cluster of three VMs on this machine, an MPI job on it, and away again'

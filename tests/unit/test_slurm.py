@@ -236,3 +236,20 @@ def test_files_arrive_as_they_were(content: str | bytes) -> None:
 
 def test_a_file_keeps_its_content_to_itself() -> None:
     assert "hush" not in repr(File("/x", "hush"))
+
+
+def test_a_sites_own_steps_run_by_the_interpreter_that_they_name() -> None:
+    made = site(setup={"head": "#!/usr/bin/python3\nprint(1)\n", "workers": "#!/usr/bin/python3\nprint(2)\n"})
+    for slot in made.slots[:2]:
+        _, files = parsed(SlurmStack().user_data(made, slot))
+        assert int(files["/usr/local/lib/vcluster/setup.sh"]["permissions"], 8) == 0o700
+        lines = files["/usr/local/sbin/vcluster-configure"]["content"].splitlines()
+        assert "$library/setup.sh" in lines
+
+
+def test_a_keys_comment_is_no_yaml() -> None:
+    made = site(access={"ssh_keys": [KEY.rsplit(" ", 1)[0] + " me: laptop"]})
+    data, _ = parsed(SlurmStack().user_data(made, made.slots[0]))
+    keys = data["users"][0]["ssh_authorized_keys"]
+    assert all(isinstance(key, str) for key in keys)
+    assert keys[-1].endswith("me: laptop")

@@ -23,7 +23,6 @@ __all__ = [
     "LOCK",
     "NEW",
     "TRASH",
-    "failed",
     "is_locked",
     "locked",
     "private_dir",
@@ -44,8 +43,6 @@ TRASH = ".trash-"
 LOCK = "lock"
 """The file in a folder whose lock is the folder's."""
 
-failed = disk_error
-"""What a failed system call is, under the name that the base images know it by."""
 
 _POLL = 0.05
 

@@ -19,7 +19,6 @@ from vcluster.clouds.base import Notify
 from vcluster.clouds.local.files import (
     NEW,
     TRASH,
-    failed,
     locked,
     private_dir,
     read_json,
@@ -29,7 +28,7 @@ from vcluster.clouds.local.files import (
     write_json,
 )
 from vcluster.clouds.local.records import ClusterFolder, created_at
-from vcluster.errors import CancelledError, PermanentError, TemporaryError, UsageError
+from vcluster.errors import CancelledError, PermanentError, TemporaryError, UsageError, disk_error
 from vcluster.model import ImageRequest
 from vcluster.places import state_root
 
@@ -104,7 +103,7 @@ def ensure_image(
         image = _found(images / identity) or _make(images, identity, make, notify, cancel)
         _remember(image, home or state_root())
     except OSError as error:
-        raise failed(error, "cannot make an image") from error
+        raise disk_error(error, "cannot make an image") from error
     return image
 
 
