@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
 
-from vcluster.model import Slot
+from vcluster.model import Network, Part, PartRequest, Slot
 
 __all__ = [
     "NOTE_ATTEMPTS",
+    "NOTE_EXPIRES",
     "NOTE_LEAVING",
     "NOTE_READY",
     "NOTE_SPEC",
@@ -26,6 +27,8 @@ NOTE_SPEC = "spec"
 NOTE_READY = "ready-at"
 NOTE_ATTEMPTS = "attempts/"
 NOTE_LEAVING = "leaving"
+NOTE_EXPIRES = "expires"
+"""Seconds since the epoch after which ``vcluster reap`` shelves the cluster."""
 
 
 class Power(StrEnum):
@@ -33,6 +36,7 @@ class Power(StrEnum):
 
     RUNNING = "running"
     STOPPED = "stopped"
+    SHELVED = "shelved"
     ABSENT = "absent"
 
 
@@ -47,6 +51,12 @@ class Verb(StrEnum):
     REBOOT = "reboot machine"
     DRAIN = "drain worker"
     RESUME = "resume worker"
+    SHELVE = "shelve machine"
+    UNSHELVE = "unshelve machine"
+    CREATE_PART = "create part"
+    CREATE_VOLUME = "create volume"
+    KEEP_VOLUMES = "keep volumes"
+    DELETE_PART = "delete part"
     DELETE_MACHINE = "delete machine"
     DELETE_PORTS = "delete ports"
     DELETE_NETWORK = "delete network"
@@ -54,16 +64,24 @@ class Verb(StrEnum):
 
 
 class Wave(IntEnum):
-    """The order of a plan."""
+    """The order of a plan.
+
+    Security groups go last: their tags carry the notes, on a network that is not ours there is nothing else to.
+    """
 
     REPAIR = 0
     NETWORK = 1
-    CLAIM = 2
-    PORTS = 3
-    MACHINES = 4
-    FREE_PORTS = 5
-    FREE_NETWORK = 6
-    FINISH = 7
+    SUBNET = 2
+    CLAIM = 3
+    PORTS = 4
+    ADDRESSES = 5
+    MACHINES = 6
+    FREE_PORTS = 7
+    FREE_GATEWAY = 8
+    FREE_ROUTER = 9
+    FREE_NETWORK = 10
+    FREE_GROUPS = 11
+    FINISH = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +92,9 @@ class Action:
         names: the resources' names; more than one only for ports, which go in one bulk call.
         uuids: what is changed or deleted; empty for a creation.
         why: a few words for the person who watches.
-        slot: the place that a new machine fills.
+        slot: the place that a new machine or volume is for.
+        part: the part that is made.
+        old: the part that goes, or is completed.
         failed: the machine failed; its console is kept before it goes.
         destroys_data: a person should agree first.
         notes: what is written before the action itself is done (write-ahead), so that a crash cannot lose it.
@@ -86,6 +106,8 @@ class Action:
     uuids: tuple[str, ...] = ()
     why: str = ""
     slot: Slot | None = None
+    part: PartRequest | None = None
+    old: Part | None = None
     failed: bool = False
     destroys_data: bool = False
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -114,6 +136,14 @@ class Goal:
         boot_timeout: seconds from start to the first job before a machine counts as failed.
         max_attempts: how often a failed machine is replaced or rebooted, over all runs.
         keep_failed: leave a machine that failed for good, for a person to look at.
+        network: a network that exists and is used; None: the cluster has its own.
+        parts: every standing part that it shall have.
+        claim: fingerprint of the secret that this run would make machines with; a head's port with another one is
+            somebody else's claim. Empty: claims are not looked at.
+        claim_patience: seconds after which a claim without a head counts as abandoned.
+        notes: words to write as soon as the claim stands, where they are missing.
+        job_patience: seconds that jobs may go on running while a cluster is stopped or shelved.
+        keep_volumes: with ABSENT, let the head's volume stay.
     """
 
     power: Power
@@ -127,6 +157,13 @@ class Goal:
     boot_timeout: float = 600.0
     max_attempts: int = 2
     keep_failed: bool = False
+    network: Network | None = None
+    parts: tuple[PartRequest, ...] = ()
+    claim: str = ""
+    claim_patience: float = 120.0
+    notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    job_patience: float = 0.0
+    keep_volumes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +176,8 @@ class Plan:
         lost: machines that failed for good, with the reason.
         degraded: names of wanted workers that the cluster goes on without.
         hopeless: why the goal cannot be reached; empty while it can.
+        claimed: the fingerprint of somebody else's claim that holds; empty when there is none. Then nothing is made:
+            the caller gets that secret from the head, and plans again with it.
     """
 
     actions: tuple[Action, ...] = ()
@@ -146,6 +185,7 @@ class Plan:
     lost: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     degraded: tuple[str, ...] = ()
     hopeless: str = ""
+    claimed: str = ""
 
     @property
     def empty(self) -> bool:

@@ -10,21 +10,28 @@ from functools import lru_cache
 from types import MappingProxyType
 
 __all__ = [
+    "Allowance",
     "ClusterRef",
     "CommandResult",
     "Endpoint",
     "Flavor",
     "Health",
     "ImageRequest",
+    "Layout",
     "Machine",
     "MachineRequest",
     "MachineState",
     "Network",
     "Observed",
+    "Part",
+    "PartKind",
+    "PartRequest",
     "Port",
     "PortRequest",
     "Role",
     "Slot",
+    "VolumeRequest",
+    "Wishes",
 ]
 
 TAG_PREFIX = "vcluster"
@@ -36,6 +43,21 @@ class Role(StrEnum):
     NETWORK = "network"
     HEAD = "head"
     WORKER = "worker"
+
+
+class PartKind(StrEnum):
+    """A resource beside network, ports and machines that a cloud needs for a cluster; the last part of its tag.
+
+    GATEWAY is the router's leg on the cluster's own subnet. A cloud that needs none of them has none.
+    """
+
+    SUBNET = "subnet"
+    ROUTER = "router"
+    GATEWAY = "gateway"
+    SECURITY_GROUP = "security-group"
+    SERVER_GROUP = "server-group"
+    FLOATING_IP = "floating-ip"
+    VOLUME = "volume"
 
 
 @lru_cache(maxsize=1024)
@@ -51,18 +73,22 @@ class ClusterRef:
         name: the spec's ``name``.
         project: the allocation it lives in (OpenStack project id; for the local cloud the host's machine id).
         creator: who made it (OpenStack user id; for the local cloud the numeric uid).
+        known_id: the id, where only that could be read off a resource and not the three words.
+        owner: the creator's name for people, where it is known.
     """
 
     name: str
     project: str
     creator: str
+    known_id: str = ""
+    owner: str = field(default="", compare=False)
 
     @property
     def id(self) -> str:
         """Ten hex digits of SHA-256 over project, creator and name."""
-        return _cluster_id(self.project, self.creator, self.name)
+        return self.known_id or _cluster_id(self.project, self.creator, self.name)
 
-    def tag(self, role: Role) -> str:
+    def tag(self, role: Role | PartKind) -> str:
         """The mark that every resource carries from its create call on: ``vcluster/<id>/<role>``."""
         return f"{TAG_PREFIX}/{self.id}/{role}"
 
@@ -77,6 +103,7 @@ class MachineState(StrEnum):
     BUILD = "BUILD"
     ACTIVE = "ACTIVE"
     SHUTOFF = "SHUTOFF"
+    SHELVED = "SHELVED"
     ERROR = "ERROR"
     DELETING = "DELETING"
     UNKNOWN = "UNKNOWN"
@@ -110,12 +137,21 @@ class Flavor:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place that a machine of the cluster may fill: the head, or worker ``n`` of a group (``cpu-1``)."""
+    """A place that a machine of the cluster may fill: the head, or worker ``n`` of a group (``cpu-1``).
+
+    Attributes:
+        root_disk: GiB of a volume to boot from; 0 for the flavor's own disk.
+        zone: availability zone; empty for the cloud's choice.
+        image: the cloud's name or id of an image for this place; empty for the cluster's.
+    """
 
     name: str
     role: Role
     group: str
     flavor: Flavor
+    root_disk: int = 0
+    zone: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +176,17 @@ class ImageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A cluster's private network. ``cidr`` as ``10.77.0.0/24``; ``mtu`` in bytes."""
+    """A cluster's private network. ``cidr`` as ``10.77.0.0/24`` (empty while it has no subnet); ``mtu`` in bytes.
+
+    Attributes:
+        foreign: it was there before the cluster and carries no tag: used, never changed or deleted.
+    """
 
     uuid: str
     tag: str
     cidr: str
     mtu: int = 1500
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +197,7 @@ class Port:
         device: the machine's uuid while one holds the port, else an empty string.
         network: the network's uuid.
         created: seconds since the epoch, by the cloud's clock.
+        claim: on the head's port, the fingerprint of the secret of whoever made it (see :class:`PortRequest`).
     """
 
     uuid: str
@@ -166,14 +208,108 @@ class Port:
     device: str = ""
     created: float = 0.0
     network: str = ""
+    claim: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One resource of a :class:`PartKind`.
+
+    Attributes:
+        name: tells two of one kind apart (``head`` and ``members`` for security groups, the machine's for volumes).
+        ready: it is complete and can be used.
+        fault: why it never will be, in the cloud's words; such a part is deleted and made anew.
+        used_by: uuid of the machine or port that holds it, else an empty string.
+        created: seconds since the epoch, by the cloud's clock.
+        kept: a person asked for it to stay when its cluster went.
+    """
+
+    uuid: str
+    tag: str
+    kind: PartKind
+    name: str
+    ready: bool = True
+    fault: str = ""
+    used_by: str = ""
+    created: float = 0.0
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PartRequest:
+    """What is asked of a cloud for one part; ``detail`` is the cloud's own, from its :class:`Layout`."""
+
+    kind: PartKind
+    name: str
+    tag: str
+    detail: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRequest:
+    """What is asked of a cloud for a volume to boot from. ``size`` in GiB; ``image`` is an id."""
+
+    name: str
+    tag: str
+    size: int
+    image: str
+    zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a spec says about a cluster's surroundings.
+
+    Attributes:
+        network: name or id of a network that exists; empty: the cloud chooses one, or makes one.
+        external_network: name or id of the network that floating IPs come from; empty: the only one, or ``public``.
+        public_ip: whether the head gets an address that is reached from outside.
+        floating_ip: an address that exists, for the head; empty: a new one.
+        allow_from: networks from which SSH to the head is let in.
+        slots: how many places for machines the network must have room for.
+    """
+
+    network: str = ""
+    external_network: str = ""
+    public_ip: bool = True
+    floating_ip: str = ""
+    allow_from: tuple[str, ...] = ("0.0.0.0/0",)
+    slots: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a cloud needs around a cluster's machines.
+
+    Attributes:
+        network: one that exists and is used as it is; None: the cluster gets its own.
+        parts: every standing part that the cluster shall have (volumes are not among them).
+    """
+
+    network: Network | None = None
+    parts: tuple[PartRequest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much of one resource a project may use; ``limit`` -1 is no limit.
+
+    ``resource`` is one of instances, cores, ram (MiB), ports, networks, subnets, routers, security_groups,
+    security_group_rules, floating_ips, server_groups, server_group_members (``used`` 0), volumes, gigabytes.
+    """
+
+    resource: str
+    used: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a person's computer reaches a machine's SSH."""
+    """Where a person's computer reaches a machine's SSH; ``jump`` is ``user@host[:port]`` to go through, or empty."""
 
     host: str
     port: int
+    jump: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +330,7 @@ class Machine:
         started: when it was last told to boot, seconds since the epoch by the cloud's clock.
         fault: why it is in ERROR, in the cloud's words.
         endpoint: how it is reached from outside (the head), or None.
+        host_key: the head's public SSH host key, as its create call said it; empty where the cloud does not keep it.
     """
 
     uuid: str
@@ -208,15 +345,21 @@ class Machine:
     started: float = 0.0
     fault: str = ""
     endpoint: Endpoint | None = None
+    host_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PortRequest:
-    """What is asked of a cloud for one port; identity goes with the call. ``network`` is a uuid."""
+    """What is asked of a cloud for one port; identity goes with the call. ``network`` is a uuid.
+
+    Attributes:
+        claim: with the head's port, the fingerprint of the secret that this run will use. The oldest claim holds.
+    """
 
     name: str
     tag: str
     network: str = ""
+    claim: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -224,6 +367,11 @@ class MachineRequest:
     """What is asked of a cloud for one machine; identity and configuration go with the call.
 
     ``user_data`` holds secrets, so this class has a ``repr`` without it.
+
+    Attributes:
+        volume: uuid of the volume to boot from, which goes with the machine; empty for the flavor's own disk.
+        zone: availability zone, or empty.
+        host_key: the head's public SSH host key, to be kept with the machine for other computers to read.
     """
 
     name: str
@@ -234,6 +382,9 @@ class MachineRequest:
     port: Port
     image: str
     user_data: str
+    volume: str = ""
+    zone: str = ""
+    host_key: str = ""
 
     def __repr__(self) -> str:
         return f"MachineRequest({self.name!r}, {self.flavor.name!r}, port={self.port.uuid!r})"
@@ -259,11 +410,13 @@ class Observed:
     machines: tuple[Machine, ...] = ()
     notes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     health: Mapping[str, Health] = field(default_factory=lambda: _NO_HEALTH)
+    parts: tuple[Part, ...] = ()
 
     @property
     def empty(self) -> bool:
-        """True when nothing of the cluster exists."""
-        return not (self.networks or self.ports or self.machines)
+        """True when nothing of the cluster exists, but for what a person asked to keep."""
+        own = any(not network.foreign for network in self.networks)
+        return not (own or self.ports or self.machines or any(not part.kept for part in self.parts))
 
     @property
     def head(self) -> Machine | None:

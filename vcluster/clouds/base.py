@@ -7,21 +7,27 @@ All calls may be made from several threads at once. They raise the classes of :m
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from vcluster.model import (
+    Allowance,
     ClusterRef,
     Endpoint,
     Flavor,
     ImageRequest,
+    Layout,
     Machine,
     MachineRequest,
     Network,
     Observed,
+    Part,
+    PartRequest,
     Port,
     PortRequest,
+    VolumeRequest,
+    Wishes,
 )
 
 __all__ = ["BOOT_MARK", "Cloud", "ClusterSummary", "Notify"]
@@ -35,12 +41,24 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ClusterSummary:
-    """One line of ``vcluster list``."""
+    """One line of ``vcluster list``.
+
+    Attributes:
+        created: seconds since the epoch, of its oldest resource; 0 when no resource tells.
+        flavors: the flavor of every machine that costs something now (shelved ones do not).
+        notes: as :attr:`vcluster.model.Observed.notes`.
+        headless: no head is there, in any state: what is left of a cluster.
+        claimed: the newest head port's time in seconds since the epoch, or 0: somebody may be bringing it up.
+    """
 
     ref: ClusterRef
     machines: int
     active: int
     created: float
+    flavors: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+    headless: bool = False
+    claimed: float = 0.0
 
 
 class Cloud(Protocol):
@@ -49,6 +67,11 @@ class Cloud(Protocol):
     @property
     def name(self) -> str:
         """What the spec calls it."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where things would be made, for people: the project's name, the region and who asks."""
         ...
 
     @property
@@ -104,15 +127,59 @@ class Cloud(Protocol):
         """
         ...
 
-    def observe(self, ref: ClusterRef) -> Observed:
-        """Everything that carries the cluster's tag, without health."""
+    def allowances(self) -> Mapping[str, Allowance]:
+        """The project's quota by resource; empty where there is none."""
+        ...
+
+    def layout(self, ref: ClusterRef, wishes: Wishes, observed: Observed) -> Layout:
+        """What this cluster needs around its machines; the network that it has already stays the one.
+
+        Raises:
+            PermanentError: a network or an address that the spec names is not there, or cannot be used.
+        """
+        ...
+
+    def observe(self, ref: ClusterRef, since: Observed | None = None) -> Observed:
+        """Everything that carries the cluster's tag, without health; a foreign network where its ports lie on one.
+
+        Args:
+            since: an earlier picture: only machines are looked at, the rest is taken from it.
+        """
         ...
 
     def clusters(self) -> Sequence[ClusterSummary]:
-        """Every vcluster cluster that the caller may see."""
+        """Every vcluster cluster that the caller may see, of all creators, also those of which only leftovers exist."""
         ...
 
     def create_network(self, ref: ClusterRef, tag: str) -> Network: ...
+
+    def create_part(self, ref: ClusterRef, request: PartRequest, observed: Observed) -> Part:
+        """Make a part, or complete the one of its kind and name that is not ready.
+
+        Args:
+            observed: where it finds what it hangs on (the network, the subnet, the head's port).
+
+        Raises:
+            ConflictError: what it hangs on is not there, or not any more.
+            QuotaError: there is no room.
+        """
+        ...
+
+    def create_volume(self, ref: ClusterRef, request: VolumeRequest) -> Part:
+        """Make a volume from an image; returns before it is ready."""
+        ...
+
+    def delete_part(self, ref: ClusterRef, part: Part) -> None:
+        """Ask for a part to go (a gateway: detach it from its router). Unknown uuid: no error.
+
+        Raises:
+            ConflictError: something still uses it.
+        """
+        ...
+
+    def keep_volumes(self, ref: ClusterRef, parts: Sequence[Part]) -> None:
+        """Let these volumes outlive their machines and the cluster, and mark them as kept."""
+        ...
 
     def create_ports(self, ref: ClusterRef, requests: Sequence[PortRequest]) -> Sequence[Port]:
         """Make ports in one bulk call, all or none.
@@ -151,8 +218,19 @@ class Cloud(Protocol):
         """Hard reset; also mends a machine in ERROR where its disk is still there."""
         ...
 
+    def shelve_machine(self, ref: ClusterRef, uuid: str) -> None:
+        """Shut a machine down, keep its disk and give back what it runs on. Already shelved: no error."""
+        ...
+
+    def unshelve_machine(self, ref: ClusterRef, uuid: str) -> None:
+        """Boot a shelved machine. Already on: no error."""
+        ...
+
     def annotate(self, ref: ClusterRef, notes: dict[str, str]) -> None:
-        """Write words of :attr:`Observed.notes`; an empty value removes one. They go with the last resource."""
+        """Write words of :attr:`Observed.notes`; an empty value removes one. They go with the last resource.
+
+        A key and its value together have at most 58 characters of ASCII, without a comma.
+        """
         ...
 
     def console(self, ref: ClusterRef, uuid: str, lines: int) -> str:
