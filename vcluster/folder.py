@@ -53,6 +53,38 @@ class Folder:
             self._make(self.path)
         return Keyring(load_or_create(self.path / "secret"))
 
+    @property
+    def claim(self) -> str:
+        """The fingerprint of the secret that lies here; empty when there is none. Makes nothing."""
+        return self.keyring().claim if self.known else ""
+
+    def adopt(self, keyring: Keyring, spec: str) -> Path | None:
+        """Take over the secret and the spec of a cluster that another computer made.
+
+        Args:
+            keyring: the cluster's own.
+            spec: its YAML; empty leaves the one that lies here.
+
+        Returns:
+            Where a different secret that lay here was moved to, or None.
+
+        Raises:
+            QuotaError: the disk is full.
+            PermanentError: the folder cannot be written.
+        """
+        aside = None
+        if self.known and self.claim != keyring.claim:
+            aside = self.path / f"secret.old-{self.claim}"
+            with disk_errors(f"cannot keep {aside}"):
+                # By link and rename, so that at no moment there is no secret here: another process would make one.
+                aside.unlink(missing_ok=True)
+                os.link(self.path / "secret", aside)
+        if self.claim != keyring.claim:
+            self.write("secret", keyring.secret)
+        if spec:
+            self.write_spec(spec)
+        return aside
+
     def read_spec(self) -> ClusterSpec | None:
         """The spec as last applied, if it lies here.
 
@@ -76,7 +108,7 @@ class Folder:
         """A machine's kept consoles, newest last."""
         return sorted((self.path / "consoles").glob(f"{name}-*.log"))
 
-    def write(self, name: str, text: str) -> Path:
+    def write(self, name: str, text: str | bytes) -> Path:
         """Write a file whole or not at all (0600).
 
         Raises:
@@ -88,8 +120,8 @@ class Folder:
             self._make(target.parent)
             handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
             try:
-                with os.fdopen(handle, "w") as file:
-                    file.write(text)
+                with os.fdopen(handle, "wb") as file:
+                    file.write(text.encode() if isinstance(text, str) else text)
                 Path(draft).replace(target)
             except BaseException:
                 Path(draft).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from vcluster.errors import disk_errors
 
-__all__ = ["SECRET_BYTES", "Keyring", "SshKey", "load_or_create"]
+__all__ = ["SECRET_BYTES", "Keyring", "SshKey", "decode", "load_or_create"]
 
 SECRET_BYTES = 32
 
@@ -69,6 +69,21 @@ class Keyring:
         return SshKey(_settled(private.decode(), self.key(f"{purpose}/check", 4)), f"{public.decode()} {comment}")
 
     @cached_property
+    def claim(self) -> str:
+        """12 hex digits that tell one secret from another and give nothing of it away; they may be public."""
+        return self.key("claim", 6).hex()
+
+    @property
+    def secret(self) -> bytes:
+        """What all keys come from: for the cluster's folder and the head's own copy, and nowhere else."""
+        return self._secret
+
+    @property
+    def encoded(self) -> str:
+        """The secret as one line of base64."""
+        return base64.b64encode(self._secret).decode()
+
+    @cached_property
     def admin(self) -> SshKey:
         """The launcher's own way in as administrator."""
         return self.ssh_key("ssh-admin", "vcluster-admin")
@@ -94,6 +109,21 @@ def _settled(pem: str, check: bytes) -> str:
     raw[at : at + 8] = check * 2
     text = base64.b64encode(raw).decode()
     return "\n".join([first, *(text[n : n + 70] for n in range(0, len(text), 70)), last, ""])
+
+
+def decode(text: str) -> bytes:
+    """The secret in what :attr:`Keyring.encoded` gave.
+
+    Raises:
+        ValueError: it is no such text; says nothing of its content.
+    """
+    try:
+        secret = base64.b64decode(text.strip(), validate=True)
+    except ValueError:
+        raise ValueError("this is not base64") from None
+    if len(secret) != SECRET_BYTES:
+        raise ValueError(f"a cluster's secret has {SECRET_BYTES} bytes, this one has {len(secret)}")
+    return secret
 
 
 def load_or_create(path: Path) -> bytes:

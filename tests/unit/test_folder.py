@@ -12,7 +12,7 @@ import pytest
 from vcluster.errors import PermanentError, QuotaError, VclusterError
 from vcluster.folder import Folder
 from vcluster.model import ClusterRef
-from vcluster.secrets import load_or_create
+from vcluster.secrets import Keyring, load_or_create
 
 REF = ClusterRef("demo", "here", "0")
 WRITES: dict[str, Callable[[Folder], object]] = {
@@ -53,3 +53,25 @@ def test_a_secret_is_made_once(tmp_path: Path) -> None:
     secret = load_or_create(tmp_path / "new" / "secret")
     assert load_or_create(tmp_path / "new" / "secret") == secret
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["secret"]
+
+
+def test_an_adopted_secret_replaces_a_stale_one_which_is_kept(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "home", REF)
+    assert folder.claim == ""
+    assert not folder.path.exists()
+    stale, true = folder.keyring(), Keyring(bytes(32))
+    aside = folder.adopt(true, "name: demo\n")
+    assert folder.claim == true.claim
+    assert aside is not None
+    assert aside.read_bytes() == stale.secret
+    assert aside.stat().st_mode & 0o077 == 0
+    assert (folder.path / "spec.yaml").read_text() == "name: demo\n"
+    assert folder.adopt(true, "") is None
+    assert folder.claim == true.claim
+
+
+def test_adopting_into_an_empty_folder(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "home", REF)
+    assert folder.adopt(Keyring(bytes(32)), "name: demo\n") is None
+    assert folder.known
+    assert {path.stat().st_mode & 0o077 for path in folder.path.rglob("*")} == {0}

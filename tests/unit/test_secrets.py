@@ -7,9 +7,10 @@ import stat
 import threading
 from pathlib import Path
 
+import pytest
 from paramiko import Ed25519Key
 
-from vcluster.secrets import SECRET_BYTES, Keyring, load_or_create
+from vcluster.secrets import SECRET_BYTES, Keyring, decode, load_or_create
 
 SECRET = bytes(range(SECRET_BYTES))
 
@@ -55,3 +56,24 @@ def test_two_who_make_a_secret_at_once_have_the_same(tmp_path: Path) -> None:
     assert len(set(found)) == 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [entry.name for entry in path.parent.iterdir()] == ["secret"]
+
+
+def test_a_claim_tells_secrets_apart_and_nothing_else() -> None:
+    claim = Keyring(SECRET).claim
+    assert claim == Keyring(SECRET).claim
+    assert claim != Keyring(bytes(SECRET_BYTES)).claim
+    assert len(claim) == 12
+    assert set(claim) <= set("0123456789abcdef")
+    # No piece of another key: what is public about one tells nothing of the others.
+    assert claim not in Keyring(SECRET).key("munge", 128).hex()
+
+
+def test_a_secret_survives_its_way_as_text() -> None:
+    assert decode(f"{Keyring(SECRET).encoded}\n") == SECRET
+
+
+@pytest.mark.parametrize("text", ["", "not base64!", "AAAA", Keyring(SECRET).encoded + "AAAA"])
+def test_what_is_no_secret_is_refused_without_being_told(text: str) -> None:
+    with pytest.raises(ValueError, match=r"base64|32 bytes") as found:
+        decode(text)
+    assert not text or text not in str(found.value)
