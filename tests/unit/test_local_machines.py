@@ -278,6 +278,7 @@ RESUME: dict[str, object] = {"event": "RESUME"}
     ("past", "expected", "words"),
     [
         (("off", "now", []), MachineState.SHUTOFF, ""),
+        (("shelved", "before", []), MachineState.SHELVED, ""),
         (("building", "now", []), MachineState.ERROR, "interrupted before it booted"),
         (("deleted", "now", []), MachineState.ERROR, "deletion was interrupted"),
         (("running", "now", []), MachineState.ERROR, "killed"),

@@ -29,6 +29,7 @@ from vcluster.clouds.local.files import (
 )
 from vcluster.clouds.local.processes import machine_id
 from vcluster.clouds.local.records import ClusterFolder, MachineRecord, Wish, check_owned, created_at, mac_of, tidy
+from vcluster.clouds.plain import PlainCloud
 from vcluster.errors import ConflictError, PermanentError, VclusterError, disk_errors
 from vcluster.model import (
     ClusterRef,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalCloud"]
 
 
-class LocalCloud:
+class LocalCloud(PlainCloud):
     """The :class:`vcluster.clouds.base.Cloud` of this host.
 
     Args:
@@ -62,6 +63,11 @@ class LocalCloud:
     name = "local"
 
     listing_lag = 0.0
+
+    @property
+    def place(self) -> str:
+        """This computer, and where on its disk."""
+        return f"this computer ({self._clouds})"
 
     guarded = ("10.0.2.0/24", "169.254.169.254")
     """Any address of QEMU's user network may lead to the host's own loopback, not only 10.0.2.2; IPv6 is off there."""
@@ -130,7 +136,7 @@ class LocalCloud:
     # -- looking -----------------------------------------------------------------------------------------
 
     @disk_errors("cannot read what there is")
-    def observe(self, ref: ClusterRef) -> Observed:
+    def observe(self, ref: ClusterRef, since: Observed | None = None) -> Observed:
         folder = self._folder(ref)
         network = folder.network()
         machines = state.picture(folder, folder.machines())
@@ -263,6 +269,12 @@ class LocalCloud:
     def stop_machine(self, ref: ClusterRef, uuid: str) -> None:
         self._with_machine(ref, uuid, self._stop)
 
+    def shelve_machine(self, ref: ClusterRef, uuid: str) -> None:
+        self._with_machine(ref, uuid, self._shelve)
+
+    def unshelve_machine(self, ref: ClusterRef, uuid: str) -> None:
+        self._with_machine(ref, uuid, self._start)
+
     def reboot_machine(self, ref: ClusterRef, uuid: str) -> None:
         self._with_machine(ref, uuid, self._reboot)
 
@@ -273,13 +285,16 @@ class LocalCloud:
             return
         self._boot(folder, record)
 
-    def _stop(self, folder: ClusterFolder, record: MachineRecord) -> None:
+    def _stop(self, folder: ClusterFolder, record: MachineRecord, wish: Wish = Wish.OFF) -> None:
         if not _whole(folder, record):  # it stays in ERROR, to be deleted
             vm.end(folder.machine_path(record.uuid), record)
             return
         # The wish first: a machine that goes down from here on does so because it was told to.
-        folder.save(replace(record, wish=Wish.OFF))
+        folder.save(replace(record, wish=wish))
         vm.power_down(folder.machine_path(record.uuid), record, grace=self._grace)
+
+    def _shelve(self, folder: ClusterFolder, record: MachineRecord) -> None:
+        self._stop(folder, record, Wish.SHELVED)
 
     def _reboot(self, folder: ClusterFolder, record: MachineRecord) -> None:
         if vm.resume(folder, record):

@@ -51,6 +51,7 @@ class Wish(StrEnum):
     BUILDING = "building"
     RUNNING = "running"
     OFF = "off"
+    SHELVED = "shelved"
     DELETED = "deleted"
 
 
@@ -209,8 +210,8 @@ class ClusterFolder:
             if not address:
                 raise PermanentError(f"the network {network.cidr} has no address left")
             mac = mac_of(address, outside=False)
-            port = Port(str(uuids.uuid4()), request.tag, request.name, address, mac, "", now, network.uuid)
-            made.append(port)
+            uuid, claim = str(uuids.uuid4()), request.claim
+            made.append(Port(uuid, request.tag, request.name, address, mac, "", now, network.uuid, claim))
         folder = self.path / "ports"
         try:
             for port in made:

@@ -85,8 +85,8 @@ def _not_running(record: MachineRecord, events: qmp.Events, said: str, *, busy: 
     match record.wish:
         case Wish.DELETED:
             return _deleting(busy=busy)
-        case Wish.OFF:
-            return MachineState.SHUTOFF, ""
+        case Wish.OFF | Wish.SHELVED:
+            return (MachineState.SHUTOFF if record.wish == Wish.OFF else MachineState.SHELVED), ""
         case _ if busy:
             return MachineState.BUILD, ""
         case Wish.BUILDING:
