@@ -15,6 +15,7 @@ What was chosen, and why:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from vcluster.clouds.local.accel import Accel
@@ -34,13 +35,21 @@ EMULATION_OVERHEAD = TB_SIZE
 
 
 def qemu_argv(
-    record: MachineRecord, *, cluster: str, folder: Path, sockets: Path, binary: str, accel: Accel
+    record: MachineRecord,
+    *,
+    cluster: str,
+    folder: Path,
+    sockets: Path,
+    binary: str,
+    accel: Accel,
+    nets: Sequence[str] | None = None,
 ) -> list[str]:
     """Every word of the command.
 
     Args:
         folder: the machine's.
         sockets: where the cluster's switch listens.
+        nets: words for its network cards, in place of a local cluster's two.
     """
     argv = [binary, "-name", f"{cluster}/{record.name}", "-uuid", record.uuid]
     argv += ["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,vmport=off,smm=off"]
@@ -50,7 +59,8 @@ def qemu_argv(
         argv += ["-accel", f"tcg,thread=multi,tb-size={TB_SIZE}", "-cpu", "Nehalem"]
     argv += ["-smp", str(record.cpus), "-m", str(record.memory), "-rtc", "base=utc"]
     argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
-    argv += _boot(record, accel) + _disks(record, folder) + _nets(record, sockets)
+    argv += _boot(record, accel) + _disks(record, folder)
+    argv += _nets(record, sockets) if nets is None else nets
     argv += ["-device", "virtio-rng-pci"]
     argv += ["-chardev", f"file,id=console,path={_quote(folder / 'console.log')},append=on"]
     argv += ["-serial", "chardev:console"]
