@@ -53,6 +53,22 @@ TABLE: Mapping[str, ChangeKind] = MappingProxyType(
         "mirrors.ca": _REFUSED,
         "image.source": _REFUSED,
         "image.sha256": _REFUSED,
+        "head.root_disk": _REFUSED,
+        "head.image": _REFUSED,
+        "head.availability_zone": _REFUSED,
+        "workers[].root_disk": _REFUSED,
+        "workers[].image": _REFUSED,
+        "workers[].availability_zone": _REFUSED,
+        "access.public_ip": _REFUSED,
+        "access.floating_ip": _REFUSED,
+        "access.jump": _REFUSED,
+        "network": _REFUSED,
+        "external_network": _REFUSED,
+        "availability_zone": _REFUSED,
+        "expires": _IN_PLACE,
+        "grace_period": _IN_PLACE,
+        # Figures for people alone: no machine has them.
+        "prices": _IN_PLACE,
     }
 )
 """Every field of the spec; ``[]`` stands for any item of a list. A test keeps it complete."""

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag
 
 from vcluster import spec_checks as checks
 from vcluster import spec_cross as cross
-from vcluster import spec_text as texts
 from vcluster.errors import Problem, SpecError
 from vcluster.model import Flavor, Role, Slot
 from vcluster.spec_base import (
@@ -28,7 +27,6 @@ from vcluster.spec_base import (
     Keys,
     Memory,
     Model,
-    Networks,
     OptionalCount,
     Package,
     Pem,
@@ -36,11 +34,20 @@ from vcluster.spec_base import (
     SlurmTime,
     Text,
     Url,
-    folder_of,
     pattern,
 )
 from vcluster.spec_checks import NAME, Trouble
-from vcluster.spec_file import Source, dump, read_bytes, read_text
+from vcluster.spec_file import Origin, Source, dump, read_bytes, read_text
+from vcluster.spec_place import (
+    AccessSpec,
+    ImageName,
+    ImageSpec,
+    Lifetime,
+    OptionalName,
+    PriceSpec,
+    RootDisk,
+    Zone,
+)
 from vcluster.spec_words import BRANCHES, Kind
 
 __all__ = [
@@ -51,6 +58,7 @@ __all__ = [
     "HeadSpec",
     "ImageSpec",
     "MirrorSpec",
+    "PriceSpec",
     "SetupSpec",
     "SlurmSpec",
     "UserSpec",
@@ -88,12 +96,18 @@ AnyFlavor = Annotated[
     Kind("flavor", "a flavor's name, or a size such as {cpus: 2, memory: 1G, disk: 6G}"),
 ]
 _FLAVOR = "A flavor's name (on the local cloud `small`, `medium` or `large`), or an explicit size"
+_ROOT_DISK = "Boot from a volume of this size, deleted with its machine (OpenStack). Default: the flavor's own disk"
+_IMAGE = "An image that the cloud has, by name or id (OpenStack). Default: the cluster's"
+_ZONE = "Availability zone (OpenStack). Default: the cluster's"
 
 
 class HeadSpec(Model):
     """The head node: the one machine that is reached from outside; it holds `/home` and the scheduler."""
 
     flavor: AnyFlavor = Field(default="small", description=_FLAVOR, examples=["medium", {"cpus": 2, "memory": "2G"}])
+    root_disk: RootDisk = Field(default=None, description=_ROOT_DISK, examples=["100G"])
+    image: ImageName = Field(default=None, description=_IMAGE, examples=["Featured-Ubuntu24"])
+    availability_zone: Zone = Field(default=None, description=_ZONE, examples=["nova"])
 
 
 class WorkerGroup(Model):
@@ -114,6 +128,9 @@ class WorkerGroup(Model):
     flavor: AnyFlavor = Field(
         default="small", description=_FLAVOR, examples=["large", {"cpus": 1, "memory": "1G", "disk": "6G"}]
     )
+    root_disk: RootDisk = Field(default=None, description=_ROOT_DISK, examples=["60G"])
+    image: ImageName = Field(default=None, description=_IMAGE, examples=["Featured-Ubuntu24"])
+    availability_zone: Zone = Field(default=None, description=_ZONE, examples=["nova"])
 
     @classmethod
     def _cross(cls, data: Any) -> list[Trouble]:
@@ -128,19 +145,6 @@ class WorkerGroup(Model):
     def maximum(self) -> int:
         """``max_count``, or ``count`` where it is not set."""
         return self.count if self.max_count is None else self.max_count
-
-
-class AccessSpec(Model):
-    """Who may reach the cluster as its administrator, and from where."""
-
-    ssh_keys: Keys = Field(
-        default=(),
-        description="Public keys of administrators, as text or as names of `.pub` files. vcluster has one of its own",
-        examples=[["~/.ssh/id_ed25519.pub"]],
-    )
-    allow_from: Networks = Field(
-        default=("0.0.0.0/0",), description="Networks from which SSH to the head is let in", examples=[["192.0.2.0/24"]]
-    )
 
 
 class UserSpec(Model):
@@ -203,50 +207,6 @@ class MirrorSpec(Model):
     )
 
 
-def _image_forms(schema: dict[str, Any]) -> None:
-    # "url" and "path" are other names of "source", and the source alone may stand for the whole section.
-    schema["type"] = ["object", "string"]
-    schema["properties"] |= {word: dict(schema["properties"]["source"]) for word in cross.SOURCES[1:]}
-
-
-class ImageSpec(Model):
-    """What the machines' disks start from; by default an image that vcluster builds.
-
-    `image: ./debian.qcow2` is short for `image: {source: ./debian.qcow2}`; `url` and `path` are taken for `source`.
-    """
-
-    model_config = ConfigDict(json_schema_extra=_image_forms)
-
-    source: Annotated[
-        Text,
-        AfterValidator(lambda value, info: texts.image_source(value, folder_of(info))),
-        Kind("address, path or name"),
-    ] = Field(
-        default="",
-        description="A cloud image's address or path, or the cloud's own name for one",
-        examples=["https://mirror.example.org/debian-12-generic-amd64.qcow2"],
-    )
-    sha256: Annotated[Text, AfterValidator(checks.sha256), pattern(checks.SHA256, empty=True), Kind("checksum")] = (
-        Field(
-            default="",
-            description="The image's SHA-256, needed where it comes from an address",
-            examples=["9f86d081884c7d65…"],
-        )
-    )
-
-    @classmethod
-    def _prepare(cls, data: Any) -> Any:
-        return super()._prepare(cross.one_source(data))
-
-    @classmethod
-    def _written(cls, data: Any) -> Mapping[str, str]:
-        return {"source": cross.source_key(data)}
-
-    @classmethod
-    def _cross(cls, data: Any) -> list[Trouble]:
-        return cross.image(data)
-
-
 class ClusterSpec(Model):
     """A whole cluster. The smallest one is `name` and `cloud`; everything else has a default."""
 
@@ -274,6 +234,35 @@ class ClusterSpec(Model):
     slurm: SlurmSpec = Field(default=SlurmSpec(), description="Limits and defaults of jobs")
     mirrors: MirrorSpec = Field(default=MirrorSpec(), description="The site's mirrors and certificate authority")
     image: ImageSpec = Field(default=ImageSpec(), description="What the machines' disks start from")
+    network: OptionalName = Field(
+        default=None,
+        description="A network of the project to use (OpenStack). Default: the one that suits, or a new one",
+        examples=["auto_allocated_network"],
+    )
+    external_network: OptionalName = Field(
+        default=None,
+        description="Where floating IPs come from (OpenStack). Default: the only one that there is, or `public`",
+        examples=["public"],
+    )
+    availability_zone: Zone = Field(
+        default=None,
+        description="Where machines and volumes are made (OpenStack). Default: the cloud's choice",
+        examples=["nova"],
+    )
+    expires: Lifetime = Field(
+        default=None,
+        description="How long after its creation `vcluster reap` shelves the cluster. Default: never",
+        examples=["8h"],
+    )
+    grace_period: Lifetime = Field(
+        default=None,
+        description="How long after that `vcluster reap` deletes it. Default: `1d`",
+        examples=["2d"],
+    )
+    prices: Annotated[tuple[PriceSpec, ...], Kind("list of prices")] = Field(
+        default=(), description="What flavors cost, before what is known already: Jetstream2's prices"
+    )
+    _origin: Origin = PrivateAttr(default=Origin(Source()))
 
     @classmethod
     def _cross(cls, data: Any) -> list[Trouble]:
@@ -311,6 +300,19 @@ class ClusterSpec(Model):
             raise SpecError(source.problems)
         return cls.model_validate(content, context=source)
 
+    def model_post_init(self, context: Any, /) -> None:
+        """Keep where this came from, for :meth:`problem`."""
+        if isinstance(context, Source):
+            self._origin = Origin(context)
+
+    def problem(self, at: checks.Path, message: str, remedy: str = "") -> Problem:
+        """A problem with a value that only a cloud could find, with the line in the file that the spec came from.
+
+        Args:
+            at: keys and positions, as ``("workers", 0, "flavor")``; one that was left out has the place around it.
+        """
+        return self._origin.source.problem(Trouble(at, message, remedy))
+
     def canonical(self) -> dict[str, Any]:
         """The spec as plain JSON data, defaults included; ``model_validate`` of it gives an equal spec."""
         return self.model_dump(mode="json", exclude_none=True)
@@ -321,8 +323,9 @@ class ClusterSpec(Model):
 
     @property
     def digest(self) -> str:
-        """16 hex digits of SHA-256 over the canonical JSON."""
-        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        """16 hex digits of SHA-256 over the canonical JSON, without the prices, which change no cluster."""
+        data = {key: value for key, value in self.canonical().items() if key != "prices"}
+        text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def slots(self, flavor_of: Callable[[str], Flavor]) -> tuple[Slot, ...]:
@@ -335,10 +338,15 @@ class ClusterSpec(Model):
         def size(flavor: str | FlavorSpec) -> Flavor:
             return flavor.flavor() if isinstance(flavor, FlavorSpec) else flavor_of(flavor)
 
-        places = [Slot("head", Role.HEAD, "", size(self.head.flavor))]
+        def more(section: HeadSpec | WorkerGroup) -> dict[str, Any]:
+            zone = section.availability_zone or self.availability_zone or ""
+            return {"root_disk": section.root_disk or 0, "zone": zone, "image": section.image or ""}
+
+        places = [Slot("head", Role.HEAD, "", size(self.head.flavor), **more(self.head))]
         for group in self.workers:
-            flavor = size(group.flavor)
-            places += (Slot(f"{group.name}-{n}", Role.WORKER, group.name, flavor) for n in range(1, group.maximum + 1))
+            flavor, rest = size(group.flavor), more(group)
+            numbers = range(1, group.maximum + 1)
+            places += (Slot(f"{group.name}-{n}", Role.WORKER, group.name, flavor, **rest) for n in numbers)
         return tuple(places)
 
     def with_count(self, group: str, count: int) -> Self:
@@ -351,7 +359,7 @@ class ClusterSpec(Model):
         for mine, section in zip(self.workers, data["workers"], strict=True):
             if mine.name == group:
                 section |= {"count": count, "max_count": mine.maximum}
-                return self.model_validate(data)
+                return self.model_validate(data, context=self._origin.source)
         names = ", ".join(mine.name for mine in self.workers)
         raise SpecError([Problem("workers", f"there is no group {checks.show(group)}", f"there is: {names}")])
 

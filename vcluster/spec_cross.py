@@ -10,9 +10,20 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vcluster.spec_checks import RefusedError, Trouble, seconds, show
+from vcluster.spec_checks import Path, RefusedError, Trouble, seconds, show
 
-__all__ = ["MOST_MACHINES", "SOURCES", "cluster", "counts", "image", "one_source", "source_key", "times"]
+__all__ = [
+    "MOST_MACHINES",
+    "SOURCES",
+    "access",
+    "cluster",
+    "counts",
+    "image",
+    "one_source",
+    "price",
+    "source_key",
+    "times",
+]
 
 MOST_MACHINES = 4000
 LONGEST_HOSTNAME = 63
@@ -87,9 +98,54 @@ def image(data: Any) -> list[Trouble]:
     return []
 
 
+def access(data: Any) -> list[Trouble]:
+    """One way to the head: an address from outside, or a bastion."""
+    public, jump, floating = (_get(data, key) for key in ("public_ip", "jump", "floating_ip"))
+    if jump is not None and public is True:
+        return [Trouble(("jump",), "is given although the head has a public address", "leave one of the two out")]
+    if floating is not None and (public is False or jump is not None):
+        other = "public_ip is false" if public is False else "jump is given"
+        return [Trouble(("floating_ip",), f"is given although {other}", "leave one of the two out")]
+    return []
+
+
+def price(data: Any) -> list[Trouble]:
+    """A price is for each virtual CPU or for the whole machine."""
+    given = [key for key in ("per_vcpu_hour", "per_hour") if _get(data, key) is not None]
+    if len(given) == 2:
+        return [Trouble(("per_hour",), "is given beside per_vcpu_hour", "leave one of the two out")]
+    return [] if given else [Trouble(("per_vcpu_hour",), "is missing", "or per_hour, for the whole machine")]
+
+
 def cluster(data: Any) -> list[Trouble]:
-    """Groups and users are told apart by their names, and all machines together are not too many."""
-    return [*_groups(data), *_users(data)]
+    """Names tell groups and users apart, there are not too many machines, and the cloud has a use for every field."""
+    found = [*_groups(data), *_users(data), *_not_local(data)]
+    if _get(data, "grace_period") is not None and _get(data, "expires") is None:
+        found.append(Trouble(("grace_period",), "is given without expires", "add expires, as in expires: 8h", key=True))
+    return found
+
+
+_ONLY_OPENSTACK = {
+    "": ("network", "external_network", "availability_zone"),
+    "head": ("root_disk", "image", "availability_zone"),
+    "access": ("public_ip", "floating_ip", "jump"),
+}
+
+
+def _not_local(data: Any) -> Iterator[Trouble]:
+    """Fields that the local cloud has no use for are refused: whoever writes them expects something of them."""
+    if _get(data, "cloud") != "local":
+        return
+    places: list[tuple[Path, Any, tuple[str, ...]]] = [
+        ((section,) if section else (), _get(data, section) if section else data, keys)
+        for section, keys in _ONLY_OPENSTACK.items()
+    ]
+    places += ((("workers", n), group, _ONLY_OPENSTACK["head"]) for n, group in enumerate(_list(data, "workers")))
+    for place, section, keys in places:
+        for key in keys:
+            if _get(section, key) is not None:
+                remedy = "leave it out; the flavor says the disk's size" if key == "root_disk" else "leave it out"
+                yield Trouble((*place, key), "means nothing on the local cloud", remedy, key=True)
 
 
 def _groups(data: Any) -> Iterator[Trouble]:

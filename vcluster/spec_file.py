@@ -20,7 +20,7 @@ from vcluster.errors import Problem, SpecError
 from vcluster.spec_checks import Path as Place
 from vcluster.spec_checks import Trouble
 
-__all__ = ["Source", "dump", "plain", "read_bytes", "read_text"]
+__all__ = ["Origin", "Source", "dump", "plain", "read_bytes", "read_text"]
 
 MOST_BYTES = 1024 * 1024
 MOST_NODES = 50_000
@@ -63,6 +63,19 @@ class Source:
     def add(self, place: Place, mark: Mark, message: str, remedy: str = "") -> None:
         """Note a problem of the YAML itself."""
         self.problems.append(Problem(spell(place), message, remedy, self.file, *mark))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Origin:
+    """Where a spec came from, kept with it. All are alike: where a spec was written is no part of what it means."""
+
+    source: Source
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origin)
+
+    def __hash__(self) -> int:
+        return 0
 
 
 def spell(place: Place) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vcluster.changes import TABLE, ChangeKind, spec_changes
-from vcluster.spec import ClusterSpec, FlavorSpec
+from vcluster.spec import ClusterSpec, FlavorSpec, PriceSpec
 from vcluster.spec_docs import sections
 
 
@@ -15,14 +15,16 @@ def spec(text: str = "") -> ClusterSpec:
 
 def test_every_field_is_in_the_table() -> None:
     every = {f"{place}.{name}" if place else name for place, model in sections() for name in model.model_fields}
-    inside = {field for field in every if field.partition(".flavor.")[1]}
-    parents = {place.removesuffix("[]") for place, model in sections() if place and model is not FlavorSpec}
+    whole = (FlavorSpec, PriceSpec)
+    inside = {field for field in every if field.partition(".flavor.")[1] or field.startswith("prices[].")}
+    parents = {place.removesuffix("[]") for place, model in sections() if place and model not in whole}
     assert every - inside - parents == set(TABLE)
     assert len(TABLE) >= 26
 
 
 def test_what_changes_in_place_is_exactly_this() -> None:
-    assert {f for f, kind in TABLE.items() if kind is ChangeKind.IN_PLACE} == {"workers[].count", "workers[].min_count"}
+    in_place = {field for field, kind in TABLE.items() if kind is ChangeKind.IN_PLACE}
+    assert in_place == {"workers[].count", "workers[].min_count", "expires", "grace_period", "prices"}
 
 
 def test_nothing_differs() -> None:
@@ -52,6 +54,9 @@ TWO = "workers: [{name: a, count: 2, max_count: 4}, {name: b}]"
         ("", "slurm: {memory_per_cpu: 1G}", {"slurm.memory_per_cpu": "refused"}),
         ("", "head: {flavor: large}", {"head.flavor": "refused"}),
         ("", "access: {allow_from: [10.0.0.0/8]}", {"access.allow_from": "refused"}),
+        ("", "expires: 8h", {"expires": "changed in place"}),
+        ("expires: 8h", "expires: 8h\ngrace_period: 2d", {"grace_period": "changed in place"}),
+        ("", "prices: [{flavor: small, per_hour: 1}]", {"prices": "changed in place"}),
     ],
 )
 def test_changes(old: str, new: str, expected: dict[str, str]) -> None:

@@ -18,6 +18,16 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 LINE = "# yaml-language-server: $schema=../vcluster/schema.json\n"
 
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA+cMUjwyKSdrRS2OZuaCwOSzyKtJEOXcHGKOlK2HI/O me\n"
+
+
+@pytest.fixture(autouse=True)
+def somebody_with_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/id_ed25519.pub").write_text(KEY)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
 @pytest.fixture(scope="module")
 def validator() -> jsonschema.Draft202012Validator:
     schema = json.loads(schema_json())
@@ -86,6 +96,13 @@ def test_the_canonical_form_fits_the_schema(validator: jsonschema.Draft202012Val
         {"mirrors": {"apt": "ftp://example.org"}},
         {"image": {"sha256": "abc"}},
         {"image": 5},
+        {"expires": 8},
+        {"expires": "8 hours"},
+        {"access": {"jump": "bastion"}},
+        {"access": {"floating_ip": "new"}},
+        {"network": ""},
+        {"head": {"root_disk": "big"}},
+        {"prices": [{"per_hour": 1}]},
     ],
     ids=str,
 )
