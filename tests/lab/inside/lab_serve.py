@@ -1,0 +1,32 @@
+"""lab_serve.py SERVICE PORT: one OpenStack API under waitress, in one process with threads."""
+
+import importlib
+import sys
+
+import waitress
+
+APPLICATIONS = {
+    "identity": "keystone.wsgi.api",
+    "image": "glance.wsgi.api",
+    "placement": "placement.wsgi.api",
+    "network": "neutron.wsgi.api",
+}
+
+
+def serve(application: object, port: int, threads: int) -> None:
+    """Answer until the process ends."""
+    waitress.serve(
+        application,
+        host="127.0.0.1",
+        port=port,
+        threads=threads,
+        ident=None,
+        channel_timeout=600,
+        connection_limit=500,
+    )
+
+
+if __name__ == "__main__":
+    name, port = sys.argv[1], int(sys.argv[2])
+    sys.argv = [name]  # the services read their command line when they are imported
+    serve(importlib.import_module(APPLICATIONS[name]).application, port, threads=16)
