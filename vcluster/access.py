@@ -1,21 +1,52 @@
-"""The way into a running cluster: commands, files, plain ssh, and the scheduler's word, all through the head."""
+"""The way into a running cluster: commands, files, plain ssh, and the scheduler's word, all through the head.
+
+A computer that has not the cluster's keys gets them from its head, if that knows one of the user's own SSH keys.
+"""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from vcluster import adopt
+from vcluster.actions import NOTE_READY
 from vcluster.clouds.base import Cloud
-from vcluster.errors import PermanentError, UsageError
+from vcluster.errors import (
+    CancelledError,
+    CloudError,
+    ConflictError,
+    DeadlineError,
+    PermanentError,
+    TemporaryError,
+    UsageError,
+    VclusterError,
+)
+from vcluster.events import Event, EventHandler, Log
 from vcluster.folder import Folder
 from vcluster.model import ClusterRef, CommandResult, Endpoint, Machine, MachineState, Observed, Role
 from vcluster.plan import own
 from vcluster.ready import HeadControl
-from vcluster.remote import Remote
+from vcluster.remote import NotAdmittedError, Remote, answers
 from vcluster.ssh import Ssh
-from vcluster.stacks.base import ADMIN_USER, Control, Simulated
+from vcluster.stacks.base import ADMIN_USER, HEAD_SPEC, Clock, Control, Simulated
 
 __all__ = ["Access"]
+
+ADOPT_TIMEOUT = 60.0
+"""Seconds that a command which needs the keys at once waits for a head that is on but does not answer yet."""
+
+ADOPT_POLL = 5.0
+KEEP_SPEC = f"umask 077; cat > {HEAD_SPEC}.new && mv {HEAD_SPEC}.new {HEAD_SPEC}"
+
+
+class _RealClock:
+    def now(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float, cancel: threading.Event) -> None:
+        cancel.wait(seconds)
 
 
 class Access:
@@ -25,12 +56,14 @@ class Access:
         cloud: where it lives.
         ref: which one it is.
         folder: its folder on this computer.
+        on_event: takes every event, from several threads; None: nobody listens.
     """
 
-    def __init__(self, cloud: Cloud, ref: ClusterRef, folder: Folder) -> None:
+    def __init__(self, cloud: Cloud, ref: ClusterRef, folder: Folder, on_event: EventHandler | None = None) -> None:
         self.name = ref.name
         self.cloud, self.ref, self.folder = cloud, ref, folder
         self.ssh = Ssh(folder, self._reachable)
+        self._on_event = on_event
 
     def run(self, command: str, *, timeout: float | None = None, check: bool = True) -> CommandResult:
         """Run a shell command on the head as the administrator.
@@ -75,6 +108,145 @@ class Access:
         """Text for ``~/.ssh/config``: hosts ``NAME`` (the head) and ``NAME-MACHINE``."""
         return self.ssh.config()
 
+    # The keys --------------------------------------------------------------------------------------------------
+
+    def adopt(
+        self,
+        observed: Observed,
+        timeout: float = ADOPT_TIMEOUT,
+        cancel: threading.Event | None = None,
+        *,
+        boot: bool = False,
+    ) -> bool:
+        """Make sure that this computer has the keys of the cluster that is there, from its head where it must be.
+
+        The head is reached with the user's own SSH keys, and its host key is the one that the cloud keeps for it. A
+        secret of another cluster of this name is moved aside, after the right one proved to be right.
+
+        Args:
+            observed: the cluster as last seen.
+            timeout: seconds to wait for a head that boots or does not answer; 0 tries once.
+            boot: switch a head on that is off or shelved.
+
+        Returns:
+            True when the keys are here now; False when no head is there that could give them: then somebody is
+            making it, or it will be made anew. Before that some seconds have passed, so that one may simply ask again.
+
+        Raises:
+            UsageError: the head is off, or takes none of the user's keys.
+            DeadlineError: it does not answer, or gives no secret yet.
+            PermanentError: it shows another host key, or gives a secret that is not its own.
+            CancelledError: ``cancel`` was set.
+        """
+        clock, cancel = self._clock(), cancel or threading.Event()
+        end = clock.now() + timeout
+        told = False
+        while not self._keys_fit(observed):
+            head = observed.head
+            if head is None or head.state is MachineState.DELETING:
+                self._pause(clock, min(ADOPT_POLL, timeout), cancel)
+                return False
+            try:
+                self._fetch(head, observed, boot=boot)
+                return True
+            except (TemporaryError, ConflictError) as error:
+                if isinstance(error, NotAdmittedError) and NOTE_READY in observed.notes:
+                    raise adopt.refused(self.name, error) from error
+                left = end - clock.now()
+                if left <= 0:
+                    raise self._no_secret(error) from error
+                if not told:
+                    self._log(f"waiting for the head of {self.name}, which has the keys: {error.message}")
+                    told = True
+                self._pause(clock, min(ADOPT_POLL, left), cancel)
+            observed = own(self.cloud.observe(self.ref, since=observed), self.ref)
+        return True
+
+    def _fetch(self, head: Machine, observed: Observed, *, boot: bool) -> None:
+        """Get the keys now or raise.
+
+        Raises:
+            TemporaryError: it is worth another try.
+        """
+        if head.state in (MachineState.SHUTOFF, MachineState.SHELVED) and boot:
+            self._log(f"switching on the head of {self.name}, which has the keys")
+            shelved = head.state is MachineState.SHELVED
+            (self.cloud.unshelve_machine if shelved else self.cloud.start_machine)(self.ref, head.uuid)
+            raise TemporaryError("the head is being switched on")
+        if head.state in (MachineState.SHUTOFF, MachineState.SHELVED, MachineState.ERROR):
+            raise UsageError(
+                f"the keys of {self.name} are not on this computer, and its head, which has them, is {head.state}",
+                remedy=f"`vcluster start {self.name}`",
+            )
+        if head.state is not MachineState.ACTIVE:
+            raise TemporaryError(f"the head is in state {head.state}")
+        claim = adopt.claim_of(observed)
+        if isinstance(self.cloud, Simulated):
+            cloud = self.cloud
+            keyring, spec = adopt.fetch(lambda command: cloud.execute(self.ref, command), head, claim)
+        else:
+            with self._as_user(head) as remote:
+                keyring, spec = adopt.fetch(lambda command: remote.run(command, timeout=30), head, claim)
+        aside = self.folder.adopt(keyring, spec)
+        self._log(f"the keys of {self.name} came from its head to {self.folder.path}")
+        if aside is not None:
+            self._log(f"another cluster's secret lay there; it is now {aside}", level="warning")
+
+    def _as_user(self, head: Machine) -> Remote:
+        if head.endpoint is None:
+            raise UsageError(
+                f"the keys of {self.name} are not on this computer, and its head has no address to ask at",
+                remedy="access.public_ip or access.jump in the spec give it one",
+            )
+        if not head.host_key:
+            raise UsageError(
+                f"the keys of {self.name} are not on this computer, and the cloud does not say its head's host key",
+                remedy="use the computer that made it",
+            )
+        if not answers(head.endpoint):
+            raise TemporaryError(f"nobody answers at {head.endpoint.host}:{head.endpoint.port}")
+        return Remote(head.endpoint, user=ADMIN_USER, key=None, host_key=head.host_key)
+
+    def _no_secret(self, error: CloudError) -> VclusterError:
+        if isinstance(error, NotAdmittedError):
+            return adopt.refused(self.name, error)
+        return DeadlineError(
+            f"the keys of {self.name} are not on this computer, and its head does not give them: {error.message}",
+            remedy=f"see what it does with `vcluster logs {self.name}`, or use the computer that made it",
+        )
+
+    def _keys_fit(self, observed: Observed) -> bool:
+        return self.folder.known and adopt.fits(self.folder.keyring(), observed)
+
+    def _can_ask_now(self, observed: Observed) -> bool:
+        """Whether the scheduler can be asked; tries once to get the keys for it, and says why it cannot."""
+        if isinstance(self.cloud, Simulated) or self._keys_fit(observed):
+            return True
+        try:
+            return self.adopt(observed, 0.0)
+        except (CloudError, UsageError, DeadlineError) as error:
+            self._log(f"the scheduler was not asked: {error.message}", level="warning")
+            return False
+
+    def _keep_spec(self, text: str) -> None:
+        """Put the spec as applied where other computers find it: on the head.
+
+        Raises:
+            CloudError: the head cannot be reached, or its disk is full.
+        """
+        if isinstance(self.cloud, Simulated):
+            result = self.cloud.execute(self.ref, f"sudo -n sh -c '{KEEP_SPEC}'", stdin=text)
+        else:
+            with self._remote(self._head_endpoint()) as remote:
+                result = remote.run(f"sudo -n sh -c '{KEEP_SPEC}'", stdin=text, timeout=60)
+        if result.exit_code:
+            raise TemporaryError(f"the head did not keep the spec: {(result.stderr or 'no reason').strip()[-200:]}")
+
+    def _pause(self, clock: Clock, seconds: float, cancel: threading.Event) -> None:
+        clock.sleep(seconds, cancel)
+        if cancel.is_set():
+            raise CancelledError("interrupted; nothing was changed")
+
     # Inside ----------------------------------------------------------------------------------------------------
 
     def _observe(self) -> Observed:
@@ -112,8 +284,8 @@ class Access:
         if head is None or head.endpoint is None or head.state is not MachineState.ACTIVE:
             state = "gone" if head is None else f"{head.state}"
             raise UsageError(f"the head of {self.name} is {state}", remedy=f"`vcluster start {self.name}`")
-        if not self._can_ask():
-            raise self._no_keys()
+        if not isinstance(self.cloud, Simulated):
+            self.adopt(observed)
         return head.endpoint, list(observed.machines)
 
     def _head_endpoint(self) -> Endpoint:
@@ -121,3 +293,13 @@ class Access:
 
     def _no_keys(self) -> UsageError:
         return UsageError(f"the keys of {self.name} are not on this computer", remedy="use the one that made it")
+
+    def _clock(self) -> Clock:
+        return self.cloud.clock if isinstance(self.cloud, Simulated) else _RealClock()
+
+    def _log(self, message: str, level: str = "info") -> None:
+        self._emit(Log(cluster=self.name, time=self.cloud.now(), level=level, message=message))
+
+    def _emit(self, event: Event) -> None:
+        if self._on_event is not None:
+            self._on_event(event)

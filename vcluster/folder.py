@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcluster.errors import disk_errors
+from vcluster.jump import proxy_command
 from vcluster.model import ClusterRef, Endpoint, Machine
 from vcluster.secrets import Keyring, load_or_create
 from vcluster.stacks.base import ADMIN_USER
@@ -161,6 +163,9 @@ class Folder:
             hosts = f"{name} {name}-{machine.name}" if is_head else f"{name}-{machine.name}"
             way = [f"HostName {head.host}", f"Port {head.port}"] if is_head else [f"HostName {machine.address}"]
             jump = [] if is_head else [f'ProxyCommand ssh -F "{self.path / "ssh_config"}" -W %h:%p {name}']
+            if is_head and head.jump:
+                # Without -F: for the jump host the user's own configuration and known hosts hold.
+                jump = [f"ProxyCommand {shlex.join(proxy_command(head.jump, '%h:%p', batch=False))}"]
             common = [
                 f"User {ADMIN_USER}",
                 f'IdentityFile "{key}"',

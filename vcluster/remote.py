@@ -3,28 +3,52 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from vcluster.errors import DeadlineError, PermanentError, TemporaryError
+from vcluster.jump import Tunnel
 from vcluster.model import CommandResult, Endpoint
 from vcluster.secrets import SshKey
 
 if TYPE_CHECKING:
     from fabric import Connection
+    from paramiko import PKey
 
-__all__ = ["Remote", "answers"]
+__all__ = ["KEY_VARIABLE", "NotAdmittedError", "Remote", "answers"]
 
 CONNECT_TIMEOUT = 20.0
 """Seconds for a TCP connection and for the SSH banner; an emulated machine under load takes several."""
 
+KEY_VARIABLE = "VCLUSTER_SSH_KEY"
+"""The environment variable that names the one private key to use where the person's own are asked for."""
+USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+
+
+class NotAdmittedError(TemporaryError):
+    """The machine answers and lets this account's keys in not yet, or never: sshd is up before the account is made.
+
+    Args:
+        tried: the keys that were refused, and those that could not be read, in words.
+    """
+
+    def __init__(self, message: str, *, tried: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.tried = tried
+
 
 def answers(endpoint: Endpoint, timeout: float = 3.0) -> bool:
-    """Whether an SSH server speaks at this address: QEMU's forward accepts long before the machine does."""
+    """Whether an SSH server speaks at this address: QEMU's forward accepts long before the machine does.
+
+    Behind a jump host only a connection can tell; what this would cost there is the same, so the answer is True.
+    """
+    if endpoint.jump:
+        return True
     try:
         with socket.create_connection((endpoint.host, endpoint.port), timeout=timeout) as link:
             link.settimeout(timeout)
@@ -39,13 +63,15 @@ class Remote:
     Args:
         endpoint: where the machine is reached.
         user: the account.
-        key: the private key; the user's agent, configuration and ``known_hosts`` play no part.
+        key: the private key; the user's agent, configuration and ``known_hosts`` play no part. None: the user's own
+            keys, which are the one that ``VCLUSTER_SSH_KEY`` names, or the agent's and the usual files in ``~/.ssh``.
         host_key: the machine's public key line; any other is refused.
     """
 
-    def __init__(self, endpoint: Endpoint, *, user: str, key: SshKey, host_key: str) -> None:
+    def __init__(self, endpoint: Endpoint, *, user: str, key: SshKey | None, host_key: str) -> None:
         self._endpoint, self._user, self._key, self._host_key = endpoint, user, key, host_key
         self._connection: Connection | None = None
+        self._tunnel: Tunnel | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -55,32 +81,38 @@ class Remote:
         self.close()
 
     def _connect(self) -> Connection:
-        from fabric import Config, Connection
-        from paramiko import Ed25519Key, RejectPolicy
-
         with self._lock:
+            if self._connection is None or not self._connection.is_connected:
+                self._drop()
+                self._open()
             if self._connection is None:
-                connection = Connection(
-                    self._endpoint.host,
-                    user=self._user,
-                    port=self._endpoint.port,
-                    config=Config(overrides={"load_ssh_configs": False}),
-                    connect_timeout=int(CONNECT_TIMEOUT),
-                    connect_kwargs={
-                        "pkey": Ed25519Key.from_private_key(io.StringIO(self._key.private)),
-                        "allow_agent": False,
-                        "look_for_keys": False,
-                        "banner_timeout": CONNECT_TIMEOUT,
-                        "auth_timeout": CONNECT_TIMEOUT,
-                    },
-                )
-                connection.client.set_missing_host_key_policy(RejectPolicy())
-                connection.client.get_host_keys().clear()
-                self._pin(connection)
-                self._connection = connection
-            if not self._connection.is_connected:
-                self._open(self._connection)
+                raise TemporaryError("the connection broke")
             return self._connection
+
+    def _new(self) -> Connection:
+        from fabric import Config, Connection
+        from paramiko import RejectPolicy
+
+        keys: dict[str, Any]
+        if self._key is None:
+            keys = {"auth_strategy": _own_keys(self._user)}
+        else:
+            keys = {"pkey": _loaded(self._key), "allow_agent": False, "look_for_keys": False}
+        if self._endpoint.jump:
+            self._tunnel = Tunnel(self._endpoint)
+            keys["sock"] = self._tunnel.socket
+        connection = Connection(
+            self._endpoint.host,
+            user=self._user,
+            port=self._endpoint.port,
+            config=Config(overrides={"load_ssh_configs": False}),
+            connect_timeout=int(CONNECT_TIMEOUT),
+            connect_kwargs={**keys, "banner_timeout": CONNECT_TIMEOUT, "auth_timeout": CONNECT_TIMEOUT},
+        )
+        connection.client.set_missing_host_key_policy(RejectPolicy())
+        connection.client.get_host_keys().clear()
+        self._pin(connection)
+        return connection
 
     def _pin(self, connection: Connection) -> None:
         from base64 import b64decode
@@ -92,20 +124,28 @@ class Remote:
         name = host if port == 22 else f"[{host}]:{port}"
         connection.client.get_host_keys().add(name, kind, Ed25519Key(data=b64decode(blob)))
 
-    def _open(self, connection: Connection) -> None:
+    def _open(self) -> None:
         from paramiko import AuthenticationException, BadHostKeyException, SSHException
 
         place = f"{self._endpoint.host}:{self._endpoint.port}"
+        connection = self._new()
         try:
             connection.open()
         except BadHostKeyException as error:
+            self._drop()
             text = f"{place} shows another host key than the machine that we made: not connecting"
             raise PermanentError(text, remedy="find out who answers there before going on") from error
         except AuthenticationException as error:
-            # sshd is up before cloud-init has made the account.
-            raise TemporaryError(f"{place} does not let {self._user} in yet") from error
+            self._drop()
+            raise NotAdmittedError(
+                f"{place} does not let {self._user} in yet", tried=getattr(error, "tried", ())
+            ) from error
         except (SSHException, OSError, EOFError) as error:
-            raise TemporaryError(f"no SSH at {place} yet: {type(error).__name__}") from error
+            problem = self._tunnel.problem() if self._tunnel else None
+            connection.close()
+            self._drop()
+            raise problem or TemporaryError(f"no SSH at {place} yet: {type(error).__name__}") from error
+        self._connection = connection
 
     def run(self, command: str, *, stdin: str = "", timeout: float | None = None) -> CommandResult:
         """Run a shell command; a non-zero exit status is a result, not an error.
@@ -169,6 +209,101 @@ class Remote:
     def close(self) -> None:
         """Close the connection; the next call opens it again."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._tunnel is not None:
+            self._tunnel.close()
+            self._tunnel = None
+
+
+def _loaded(key: SshKey) -> PKey:
+    from paramiko import Ed25519Key
+
+    return Ed25519Key.from_private_key(io.StringIO(key.private))
+
+
+def _own_keys(user: str) -> Any:
+    """The user's own keys, tried one after the other on one connection, as paramiko wants that."""
+    from paramiko import AuthenticationException, SSHException, Transport
+    from paramiko.auth_strategy import AuthSource, AuthStrategy
+    from paramiko.config import SSHConfig
+
+    class Refused(AuthenticationException):
+        def __init__(self, tried: tuple[str, ...]) -> None:
+            super().__init__("no key was accepted")
+            self.tried = tried
+
+    class OwnKeys(AuthStrategy):
+        def get_sources(self) -> Iterator[AuthSource]:
+            return iter(())
+
+        def authenticate(self, transport: Transport) -> list[Any]:
+            tried: list[str] = []
+            for name, key in _identities():
+                if key is None:
+                    tried.append(name)
+                    continue
+                if not transport.is_active():
+                    tried.append(f"{name} (not tried: the machine had enough of the others)")
+                    continue
+                try:
+                    transport.auth_publickey(user, key)
+                except (SSHException, EOFError):
+                    tried.append(name)
+                else:
+                    return []
+            raise Refused(tuple(tried))
+
+    return OwnKeys(SSHConfig())
+
+
+def _identities() -> Iterator[tuple[str, PKey | None]]:
+    """The keys that a person has, each with its name for people; None where one cannot be used, and the name says why.
+
+    A key file with a passphrase is used through the agent, or not at all: nothing here asks a person.
+    """
+    from paramiko import Agent, SSHException
+
+    named = os.environ.get(KEY_VARIABLE, "")
+    folder = Path.home() / ".ssh"
+    files = [Path(named).expanduser()] if named else [file for name in USUAL_KEYS if (file := folder / name).exists()]
+    try:
+        agents = list(Agent().get_keys())
+    except (SSHException, OSError):
+        agents = []
+    if named:
+        agents = [key for key in agents if key.asbytes() == _public(files[0])]
+    for key in agents:
+        yield f"{key.comment or key.fingerprint} (agent)", key
+    known = {key.asbytes() for key in agents}
+    for file in files:
+        if _public(file) not in known:
+            yield _from_file(file)
+
+
+def _from_file(file: Path) -> tuple[str, PKey | None]:
+    from paramiko import PKey, SSHException
+    from paramiko.pkey import UnknownKeyType
+
+    try:
+        return str(file), PKey.from_path(str(file))
+    except OSError as error:
+        return f"{file} (not read: {error.strerror})", None
+    except TypeError:
+        return f"{file} (not used: it has a passphrase; `ssh-add {file}` first)", None
+    except (ValueError, SSHException, UnknownKeyType):
+        return f"{file} (not used: no private key that can be read)", None
+
+
+def _public(file: Path) -> bytes:
+    """What is public of a private key's file, from the file beside it; empty when there is none."""
+    from base64 import b64decode
+
+    try:
+        return b64decode(file.with_name(f"{file.name}.pub").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return b""

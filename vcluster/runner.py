@@ -11,11 +11,11 @@ from vcluster.access import Access
 from vcluster.actions import Goal, Plan, Power
 from vcluster.clouds.base import Cloud
 from vcluster.errors import CancelledError, CloudError
-from vcluster.events import Done, Event, EventHandler, Log
+from vcluster.events import Done, EventHandler
 from vcluster.folder import Folder
 from vcluster.model import ClusterRef
 from vcluster.reconcile import Outcome, Reconciler, Renderer
-from vcluster.stacks.base import Control, Simulated
+from vcluster.stacks.base import Control
 from vcluster.views import PlanView, Result, Status
 from vcluster.wiring import explained
 
@@ -23,14 +23,6 @@ __all__ = ["Confirm", "Runner"]
 
 Confirm = Callable[[PlanView], bool]
 """Shown what is about to be deleted; returns whether to go on."""
-
-
-class _RealClock:
-    def now(self) -> float:
-        return time.monotonic()
-
-    def sleep(self, seconds: float, cancel: threading.Event) -> None:
-        cancel.wait(seconds)
 
 
 class Runner(Access):
@@ -44,8 +36,7 @@ class Runner(Access):
     """
 
     def __init__(self, cloud: Cloud, ref: ClusterRef, folder: Folder, on_event: EventHandler | None) -> None:
-        super().__init__(cloud, ref, folder)
-        self._on_event = on_event
+        super().__init__(cloud, ref, folder, on_event)
         self._kept: list[Path] = []
 
     def _ask(self, goal: Goal, confirm: Confirm | None, cancel: threading.Event | None) -> bool:
@@ -75,7 +66,6 @@ class Runner(Access):
         render: Renderer | None = None,
         may_destroy: bool = True,
     ) -> Reconciler:
-        clock = self.cloud.clock if isinstance(self.cloud, Simulated) else _RealClock()
         return Reconciler(
             self.cloud,
             self.ref,
@@ -84,7 +74,7 @@ class Runner(Access):
             render=render,
             image=image,
             emit=self._emit,
-            clock=clock,
+            clock=self._clock(),
             cancel=cancel,
             keep_console=self._keep_console,
             may_destroy=may_destroy,
@@ -134,10 +124,3 @@ class Runner(Access):
         path = self.folder.keep_console(name, text)
         self._kept.append(path)
         self._log(f"{name} failed; its console is kept in {path}", level="warning")
-
-    def _log(self, message: str, level: str = "info") -> None:
-        self._emit(Log(cluster=self.name, time=self.cloud.now(), level=level, message=message))
-
-    def _emit(self, event: Event) -> None:
-        if self._on_event is not None:
-            self._on_event(event)

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from vcluster.secrets import Keyring
     from vcluster.spec import ClusterSpec
 
-__all__ = ["ADMIN_USER", "Clock", "Control", "Simulated", "Site", "Stack"]
+__all__ = ["ADMIN_USER", "HEAD_SECRET", "HEAD_SPEC", "Clock", "Control", "Simulated", "Site", "Stack"]
 
 ADMIN_USER = "vcluster"
 """The administrator's account on every machine; its home lies outside ``/home``, which NFS covers."""
+
+HEAD_SECRET = "/etc/vcluster/secrets/cluster"  # noqa: S105 - a path
+"""On the head, for root alone: the cluster's secret as one line of base64."""
+
+HEAD_SPEC = "/var/lib/vcluster/spec.yaml"
+"""On the head, for root alone: the spec as last applied."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -98,6 +104,10 @@ class Simulated(Protocol):
         """The pretended scheduler."""
         ...
 
-    def execute(self, ref: ClusterRef, command: str) -> CommandResult:
-        """Pretend to run a command on the head."""
+    def execute(self, ref: ClusterRef, command: str, stdin: str = "") -> CommandResult:
+        """Pretend to run a command on the head.
+
+        Two of vcluster's own are worth answering as a head would: ``sudo -n cat`` of :data:`HEAD_SECRET` and
+        :data:`HEAD_SPEC`, as :func:`vcluster.cloudinit.files_in` finds them in its user data.
+        """
         ...

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vcluster.model import Role, Slot
 from vcluster.render import render
-from vcluster.stacks.base import ADMIN_USER, Site
+from vcluster.stacks.base import ADMIN_USER, HEAD_SECRET, HEAD_SPEC, Site
 from vcluster.stacks.hostlist import compress, runs
 from vcluster.stacks.userdata import File, write_files
 
@@ -124,6 +124,9 @@ class SlurmStack:
         yield File("/etc/vcluster/secrets/munge.key", site.keyring.key("munge", 128), 0o600)
         yield File(f"/etc/vcluster/keys/{ADMIN_USER}", _lines(values["admin_keys"]))
         if role is Role.HEAD:
+            # From here other computers get them, and a lost folder comes back.
+            yield File(HEAD_SECRET, f"{site.keyring.encoded}\n", 0o600)
+            yield File(HEAD_SPEC, spec.to_yaml(), 0o600)
             for user in spec.users:
                 yield File(f"/etc/vcluster/keys/{user.name}", _lines(user.ssh_keys))
         yield File("/var/lib/vcluster/cluster.json", json.dumps(_facts(site), indent=1) + "\n")
