@@ -219,7 +219,8 @@ class Part:
         name: tells two of one kind apart (``head`` and ``members`` for security groups, the machine's for volumes).
         ready: it is complete and can be used.
         fault: why it never will be, in the cloud's words; such a part is deleted and made anew.
-        used_by: uuid of the machine or port that holds it, else an empty string.
+        used_by: uuid of what holds it, else an empty string: a volume's machine, a floating IP's port, a gateway's
+            router, a subnet's network, a port in a security group (the head's where that is in it).
         created: seconds since the epoch, by the cloud's clock.
         kept: a person asked for it to stay when its cluster went.
     """
