@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -18,7 +19,7 @@ from vcluster.secrets import SshKey
 
 if TYPE_CHECKING:
     from fabric import Connection
-    from paramiko import PKey
+    from paramiko import AgentKey, PKey, Transport
 
 __all__ = ["KEY_VARIABLE", "NotAdmittedError", "Remote", "answers"]
 
@@ -228,7 +229,7 @@ def _loaded(key: SshKey) -> PKey:
 
 def _own_keys(user: str) -> Any:
     """The user's own keys, tried one after the other on one connection, as paramiko wants that."""
-    from paramiko import AuthenticationException, SSHException, Transport
+    from paramiko import AuthenticationException
     from paramiko.auth_strategy import AuthSource, AuthStrategy
     from paramiko.config import SSHConfig
 
@@ -243,25 +244,32 @@ def _own_keys(user: str) -> Any:
 
         def authenticate(self, transport: Transport) -> list[Any]:
             tried: list[str] = []
-            for name, key in _identities():
-                if key is None:
-                    tried.append(name)
-                    continue
-                if not transport.is_active():
-                    tried.append(f"{name} (not tried: the machine had enough of the others)")
-                    continue
-                try:
-                    transport.auth_publickey(user, key)
-                except (SSHException, EOFError):
-                    tried.append(name)
-                else:
-                    return []
+            with contextlib.closing(_identities()) as identities:
+                for name, key in identities:
+                    if key is None:
+                        tried.append(name)
+                    elif not transport.is_active():
+                        tried.append(f"{name} (not tried: the machine had enough of the others)")
+                    elif _accepted(transport, user, key):
+                        return []
+                    else:
+                        tried.append(name)
             raise Refused(tuple(tried))
 
     return OwnKeys(SSHConfig())
 
 
-def _identities() -> Iterator[tuple[str, PKey | None]]:
+def _accepted(transport: Transport, user: str, key: PKey) -> bool:
+    from paramiko import SSHException
+
+    try:
+        transport.auth_publickey(user, key)
+    except (SSHException, EOFError):
+        return False
+    return True
+
+
+def _identities() -> Generator[tuple[str, PKey | None]]:
     """The keys that a person has, each with its name for people; None where one cannot be used, and the name says why.
 
     A key file with a passphrase is used through the agent, or not at all: nothing here asks a person.
@@ -271,18 +279,18 @@ def _identities() -> Iterator[tuple[str, PKey | None]]:
     named = os.environ.get(KEY_VARIABLE, "")
     folder = Path.home() / ".ssh"
     files = [Path(named).expanduser()] if named else [file for name in USUAL_KEYS if (file := folder / name).exists()]
-    try:
-        agents = list(Agent().get_keys())
-    except (SSHException, OSError):
-        agents = []
-    if named:
-        agents = [key for key in agents if key.asbytes() == _public(files[0])]
-    for key in agents:
-        yield f"{key.comment or key.fingerprint} (agent)", key
-    known = {key.asbytes() for key in agents}
-    for file in files:
-        if _public(file) not in known:
-            yield _from_file(file)
+    with contextlib.ExitStack() as stack:
+        agents: Sequence[AgentKey] = ()
+        with contextlib.suppress(SSHException, OSError):  # then there is no agent, for all that matters here
+            agents = stack.enter_context(contextlib.closing(Agent())).get_keys()
+        if named:
+            agents = [key for key in agents if key.asbytes() == _public(files[0])]
+        for key in agents:
+            yield f"{key.comment or key.fingerprint} (agent)", key
+        known = {key.asbytes() for key in agents}
+        for file in files:
+            if _public(file) not in known:
+                yield _from_file(file)
 
 
 def _from_file(file: Path) -> tuple[str, PKey | None]:
