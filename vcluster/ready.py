@@ -20,6 +20,9 @@ FAILED_LINE = re.compile(r"VCLUSTER FAILED: *(.*)")
 
 HELPER = "/usr/local/sbin/vcluster-node"
 HEALTH_TIMEOUT = 120.0
+JUMP_EVERY = 5.0
+"""Seconds between two attempts through a jump host, which is somebody else's machine and counts its logins."""
+
 CONSOLE_EVERY = 15.0
 """Seconds between two looks at the console of a machine that is not ready."""
 
@@ -38,6 +41,7 @@ class HeadControl:
         self._endpoint: Endpoint | None = None
         self._looked: dict[str, float] = {}
         self._failed: set[tuple[str, float]] = set()
+        self._not_before = float("-inf")
 
     def health(self, observed: Observed) -> Mapping[str, Health]:
         """What the head says of every machine, and FAILED for those whose console says so."""
@@ -79,7 +83,7 @@ class HeadControl:
             self.close()
             self._endpoint = head.endpoint
         if self._remote is None:
-            if not answers(head.endpoint):
+            if time.monotonic() < self._not_before or not answers(head.endpoint):
                 return {}
             self._remote = self._connect(head.endpoint)
         try:
@@ -89,6 +93,8 @@ class HeadControl:
         except (TemporaryError, DeadlineError):
             # A head that boots, reboots or is overloaded says nothing; its deadline is the planner's matter.
             self.close()
+            if head.endpoint.jump:
+                self._not_before = time.monotonic() + JUMP_EVERY
             return {}
         return _parse(result)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import socket
 import threading
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from paramiko import AgentKey, PKey, Transport
 
 __all__ = ["KEY_VARIABLE", "NotAdmittedError", "Remote", "answers"]
+
+# Without a handler of the program's own, Python would print what paramiko logs of a machine that is not up yet.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 CONNECT_TIMEOUT = 20.0
 """Seconds for a TCP connection and for the SSH banner; an emulated machine under load takes several."""

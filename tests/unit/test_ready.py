@@ -131,3 +131,16 @@ def test_answers_wants_an_ssh_banner(banner: Endpoint) -> None:
     assert answers(banner)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert not answers(Endpoint("127.0.0.1", silent.getsockname()[1]), timeout=0.2)
+
+
+def test_a_jump_host_is_not_asked_at_every_look(banner: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("vcluster.ready.time.monotonic", lambda: now)
+    remote = FakeRemote([TemporaryError("not yet"), said(head="ready")])
+    asked = control(remote)
+    picture = observed(Endpoint(banner.host, banner.port, "me@bastion"))
+    assert asked.health(picture) == {}
+    assert asked.health(picture) == {}
+    assert len(remote.commands) == 1
+    now += 5.0
+    assert asked.health(picture) == {"head": Health.READY}

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -168,3 +169,26 @@ def test_of_many_keys_in_an_agent_the_named_one_is_used(
     monkeypatch.setenv(KEY_VARIABLE, str(paths[5]))
     with mine(server) as remote:
         assert remote.run("true").exit_code == 0
+
+
+def test_a_machine_that_is_not_up_makes_no_noise() -> None:
+    """In a process of its own: the tests' own logging would hide it."""
+    code = (
+        "import socket\n"
+        "from vcluster.remote import Remote\n"
+        "from vcluster.model import Endpoint\n"
+        "from vcluster.errors import TemporaryError\n"
+        "from vcluster.secrets import Keyring\n"
+        "keys = Keyring(bytes(32))\n"
+        "with socket.create_server(('127.0.0.1', 0)) as server:\n"
+        "    import threading\n"
+        "    threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()\n"
+        "    place = Endpoint('127.0.0.1', server.getsockname()[1])\n"
+        "    try:\n"
+        "        Remote(place, user='u', key=keys.admin, host_key=keys.host('head').public).run('true')\n"
+        "    except TemporaryError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.startswith("no SSH at 127.0.0.1:"), done.stderr
+    assert done.stderr == ""
