@@ -32,7 +32,7 @@ from vcluster.remote import NotAdmittedError, Remote, answers
 from vcluster.ssh import Ssh
 from vcluster.stacks.base import ADMIN_USER, HEAD_SPEC, Clock, Control, Simulated
 
-__all__ = ["Access"]
+__all__ = ["Access", "clock_of"]
 
 ADOPT_TIMEOUT = 60.0
 """Seconds that a command which needs the keys at once waits for a head that is on but does not answer yet."""
@@ -47,6 +47,11 @@ class _RealClock:
 
     def sleep(self, seconds: float, cancel: threading.Event) -> None:
         cancel.wait(seconds)
+
+
+def clock_of(cloud: Cloud) -> Clock:
+    """The clock to wait by: this computer's, or the one of a cloud that pretends."""
+    return cloud.clock if isinstance(cloud, Simulated) else _RealClock()
 
 
 class Access:
@@ -159,7 +164,7 @@ class Access:
                     self._log(f"waiting for the head of {self.name}, which has the keys: {error.message}")
                     told = True
                 self._pause(clock, min(ADOPT_POLL, left), cancel)
-            observed = own(self.cloud.observe(self.ref, since=observed), self.ref)
+            observed = self._observe(observed)
         return True
 
     def _fetch(self, head: Machine, observed: Observed, *, boot: bool) -> None:
@@ -249,8 +254,8 @@ class Access:
 
     # Inside ----------------------------------------------------------------------------------------------------
 
-    def _observe(self) -> Observed:
-        return own(self.cloud.observe(self.ref), self.ref)
+    def _observe(self, since: Observed | None = None) -> Observed:
+        return own(self.cloud.observe(self.ref, since), self.ref)
 
     def _must_exist(self, observed: Observed) -> None:
         if observed.empty:
@@ -295,7 +300,7 @@ class Access:
         return UsageError(f"the keys of {self.name} are not on this computer", remedy="use the one that made it")
 
     def _clock(self) -> Clock:
-        return self.cloud.clock if isinstance(self.cloud, Simulated) else _RealClock()
+        return clock_of(self.cloud)
 
     def _log(self, message: str, level: str = "info") -> None:
         self._emit(Log(cluster=self.name, time=self.cloud.now(), level=level, message=message))

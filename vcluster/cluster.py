@@ -6,63 +6,63 @@ A cluster object keeps nothing that matters: every call begins by looking. Many 
 from __future__ import annotations
 
 import threading
-import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from vcluster.actions import NOTE_ATTEMPTS, Goal, Power
+from vcluster.actions import NOTE_ATTEMPTS
 from vcluster.clouds.base import Cloud, ClusterSummary
-from vcluster.errors import CancelledError, CloudError, UsageError
+from vcluster.connect import connect, default_cloud, ref_of
+from vcluster.errors import UsageError
 from vcluster.events import EventHandler
 from vcluster.folder import Folder
-from vcluster.model import (
-    MachineState,
-    Role,
-)
+from vcluster.lifecycle import Lifecycle
+from vcluster.model import ClusterRef, Role
 from vcluster.places import state_root
-from vcluster.runner import Confirm, Runner
+from vcluster.prices import prices_of
+from vcluster.runner import Confirm
 from vcluster.views import PlanView, Result, Status
-from vcluster.wiring import check_changes, goal_of, image_of, renderer_of
+from vcluster.wiring import check_changes, wanted_of
 
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
 
 __all__ = ["Cluster", "Confirm", "PlanView", "Result", "Status", "clusters"]
 
-DOWN_TIMEOUT = 900.0
 
-
-class Cluster(Runner):
+class Cluster(Lifecycle):
     """One cluster.
 
     Args:
-        spec: what it shall be; or the name of one that exists.
+        spec: what it shall be; or the name of one that exists; or which one exactly, as :func:`clusters` lists it.
         on_event: takes every event, from several threads.
         cloud: where it lives; None connects to the one that the spec (or ``cloud_name``) names.
         home: vcluster's folder; None means ``VCLUSTER_HOME`` or what is usual on this system.
-        cloud_name: the cloud of a cluster that is given by its name.
+        cloud_name: the cloud of a cluster that is given without a spec; None means ``VCLUSTER_CLOUD`` or ``local``.
+        owner: whose cluster of this name, when it is not the caller's own: a user's name or id.
 
     Raises:
-        UsageError: there is no such cloud.
+        UsageError: there is no such cloud, or that owner has no such cluster.
+        CloudError: the cloud could not be asked.
     """
 
     def __init__(
         self,
-        spec: ClusterSpec | str,
+        spec: ClusterSpec | str | ClusterRef,
         *,
         on_event: EventHandler | None = None,
         cloud: Cloud | None = None,
         home: Path | None = None,
-        cloud_name: str = "local",
+        cloud_name: str | None = None,
+        owner: str = "",
     ) -> None:
-        name = spec if isinstance(spec, str) else spec.name
-        self._given = None if isinstance(spec, str) else spec
+        given = None if isinstance(spec, str | ClusterRef) else spec
         home = home or state_root()
         self._own_cloud = cloud is None
-        cloud = cloud or _connect(cloud_name if self._given is None else self._given.cloud, home)
-        ref = cloud.ref(name)
-        super().__init__(cloud, ref, Folder(home, ref), on_event)
+        cloud = cloud or connect(given.cloud if given else cloud_name or default_cloud(), home)
+        ref = spec if isinstance(spec, ClusterRef) else ref_of(cloud, given.name if given else str(spec), owner)
+        super().__init__(cloud, ref, Folder(home, ref), on_event, given)
 
     def __enter__(self) -> Self:
         return self
@@ -83,16 +83,10 @@ class Cluster(Runner):
         Raises:
             UsageError: the name is used by another spec.
         """
-        spec = self._spec()
-        control = self._control()
-        try:
-            asked = control if self._can_ask() else None
-            loop = self._loop(goal_of(spec, self.cloud), control=asked, cancel=threading.Event())
-            observed = loop.look()
-            check_changes(spec, observed, self.folder)
-            return PlanView.of(loop.plan(observed))
-        finally:
-            control.close()
+        spec, observed = self._spec(), self._observe()
+        check_changes(spec, observed, self.folder)
+        goal = self._goal(spec, observed)
+        return self._view(spec, goal, self._foresee(goal, observed), observed)
 
     def status(self) -> Status:
         """The cluster as it is now; needs no local file.
@@ -100,18 +94,12 @@ class Cluster(Runner):
         Raises:
             CloudError: the cloud could not be asked.
         """
-        observed = self._observe()
-        if (head := observed.head) and head.state is MachineState.ACTIVE and self._can_ask():
-            control = self._control()
-            try:
-                observed = observed.with_health(control.health(observed))
-            except CloudError as error:
-                self._log(f"the head was not asked: {error.message}", level="warning")
-            finally:
-                control.close()
+        observed = self._with_health(self._observe())
         spec = self._known_spec()
-        wanted = frozenset(goal_of(spec, self.cloud).wanted) if spec is not None else frozenset()
-        return Status.of(self.name, self.ref.id, self.cloud.name, observed, wanted)
+        wanted = wanted_of(spec) if spec is not None else frozenset[str]()
+        status = Status.of(self.name, self.ref.id, self.cloud.name, observed, wanted)
+        unit = prices_of(spec).unit
+        return replace(status, owner=self.ref.owner, cost=self._cost_now(spec, observed), unit=unit)
 
     def logs(self, machine: str = "head", lines: int = 200) -> str:
         """The last lines of a machine's serial console; of one that failed and is gone, the kept console.
@@ -154,26 +142,6 @@ class Cluster(Runner):
         """
         return self._up(self._spec(), timeout, confirm, cancel, keep_on_failure=keep_on_failure)
 
-    def start(self, *, timeout: float | None = None, cancel: threading.Event | None = None) -> Result:
-        """Boot a stopped cluster (or one whose host rebooted); raises as :meth:`up`.
-
-        Raises:
-            UsageError: there is no head to boot: making one anew is for :meth:`up`, which asks first.
-        """
-        observed = self._observe()
-        self._must_exist(observed)
-        if observed.head is None:
-            raise UsageError(f"{self.name} has no head to start", remedy="`vcluster up` with its spec makes a new one")
-        if observed.notes.get(NOTE_ATTEMPTS + Role.HEAD):
-            # A person asked: the head gets a new budget of reboots.
-            self.cloud.annotate(self.ref, {NOTE_ATTEMPTS + Role.HEAD: ""})
-        return self._up(self._spec(), timeout, None, cancel)
-
-    def stop(self, *, timeout: float | None = None, cancel: threading.Event | None = None) -> Result:
-        """Shut all machines down, the head last; nothing is deleted."""
-        self._must_exist(self._observe())
-        return self._run(Goal(Power.STOPPED), timeout or DOWN_TIMEOUT, cancel)
-
     def scale(
         self,
         group: str,
@@ -208,7 +176,7 @@ class Cluster(Runner):
                 "the head is not replaced: its disk holds /home",
                 remedy=f"save what is needed (vcluster cp), then `vcluster down {self.name}` and `vcluster up`",
             )
-        if machine not in goal_of(spec, self.cloud).wanted:
+        if machine not in wanted_of(spec):
             raise self._no_machine(machine, observed)
         there = {m.name for m in observed.machines}
         notes = {key: "" for key in observed.notes if key.startswith(NOTE_ATTEMPTS)}
@@ -218,25 +186,6 @@ class Cluster(Runner):
             self.cloud.annotate(self.ref, spent)
         uuids = frozenset(m.uuid for m in observed.machines if m.name == machine)
         return self._up(spec, timeout, confirm, cancel, replace_uuids=uuids)
-
-    def down(
-        self,
-        *,
-        timeout: float | None = None,
-        confirm: Confirm | None = None,
-        cancel: threading.Event | None = None,
-    ) -> Result:
-        """Delete everything that carries the cluster's tag, and the cluster's folder on this computer.
-
-        Args:
-            confirm: shown every resource by UUID before the first is deleted; None agrees.
-        """
-        goal = Goal(Power.ABSENT)
-        self._ask(goal, confirm, cancel)
-        result = self._run(goal, timeout or DOWN_TIMEOUT, cancel)
-        if self._observe().empty:
-            self.folder.remove()
-        return result
 
     def render(self, folder: Path) -> list[Path]:
         """Write what every machine would get (0600): user data and the install script. Makes nothing.
@@ -256,72 +205,19 @@ class Cluster(Runner):
             target=folder,
         )
 
-    # Inside ----------------------------------------------------------------------------------------------------
 
-    def _known_spec(self) -> ClusterSpec | None:
-        if self._given is not None:
-            return self._given
-        return self.folder.read_spec()
+def clusters(cloud_name: str | None = None, *, home: Path | None = None) -> list[ClusterSummary]:
+    """Every vcluster cluster on a cloud, whoever made it.
 
-    def _spec(self) -> ClusterSpec:
-        spec = self._known_spec()
-        if spec is None:
-            self._must_exist(self._observe())
-            raise UsageError(
-                f"the spec of {self.name} is not on this computer", remedy="give its YAML file instead of its name"
-            )
-        return spec
-
-    def _up(
-        self,
-        spec: ClusterSpec,
-        timeout: float | None,
-        confirm: Confirm | None,
-        cancel: threading.Event | None,
-        *,
-        keep_on_failure: bool = False,
-        replace_uuids: frozenset[str] = frozenset(),
-    ) -> Result:
-        began = time.monotonic()
-        goal = goal_of(spec, self.cloud, replace_uuids=replace_uuids, keep_failed=keep_on_failure)
-        observed = self._observe()
-        if observed.head is not None and not self._can_ask():
-            raise self._no_keys()
-        check_changes(spec, observed, self.folder)
-        there = {m.name for m in observed.machines if m.state in (MachineState.ACTIVE, MachineState.BUILD)}
-        missing = [slot.flavor for slot in goal.slots if slot.name in goal.wanted and slot.name not in there]
-        image = image_of(spec, self.cloud, self._log, cancel)
-        if missing:
-            self.cloud.check_room(self.ref, missing)
-        agreed = self._ask(goal, confirm, cancel)
-        if missing:
-            image()
-            if cancel is not None and cancel.is_set():
-                raise CancelledError("interrupted before anything was made")
-        self.folder.write_spec(spec.to_yaml())
-        render = renderer_of(spec, goal.slots, self.ref, self.folder, self.cloud)
-        limit = timeout or self.cloud.boot_timeout * 4
-        return self._run(
-            goal, max(1.0, limit - (time.monotonic() - began)), cancel, image=image, render=render, may_destroy=agreed
-        )
-
-
-def _connect(name: str, home: Path) -> Cloud:
-    """The one place that knows which clouds there are."""
-    if name == "local":
-        from vcluster.clouds.local import LocalCloud
-
-        return LocalCloud(home)
-    raise UsageError(f"there is no cloud {name!r}", remedy="this version of vcluster knows `local`")
-
-
-def clusters(cloud_name: str = "local", *, home: Path | None = None) -> list[ClusterSummary]:
-    """Every cluster of ours on a cloud.
+    Args:
+        cloud_name: None means ``VCLUSTER_CLOUD`` or ``local``.
+        home: as for :class:`Cluster`.
 
     Raises:
         UsageError: there is no such cloud.
+        CloudError: it could not be asked.
     """
-    cloud = _connect(cloud_name, home or state_root())
+    cloud = connect(cloud_name or default_cloud(), home or state_root())
     try:
         return list(cloud.clusters())
     finally:

@@ -13,7 +13,7 @@ from vcluster.clouds.base import Cloud
 from vcluster.errors import CancelledError, CloudError
 from vcluster.events import Done, EventHandler
 from vcluster.folder import Folder
-from vcluster.model import ClusterRef
+from vcluster.model import ClusterRef, MachineState, Observed
 from vcluster.reconcile import Outcome, Reconciler, Renderer
 from vcluster.stacks.base import Control
 from vcluster.views import PlanView, Result, Status
@@ -39,22 +39,37 @@ class Runner(Access):
         super().__init__(cloud, ref, folder, on_event)
         self._kept: list[Path] = []
 
-    def _ask(self, goal: Goal, confirm: Confirm | None, cancel: threading.Event | None) -> bool:
+    def _ask(self, goal: Goal, observed: Observed, confirm: Confirm | None, cancel: threading.Event | None) -> bool:
         """Whether what destroys data was agreed to; False when there was nothing to agree to."""
         if confirm is None:
             return True
-        control = self._control()
-        try:
-            loop = self._loop(goal, control=control if self._can_ask() else None, cancel=cancel or threading.Event())
-            plan: Plan = loop.plan(loop.look())
-        finally:
-            control.close()
+        plan = self._foresee(goal, observed, cancel)
         deletes = goal.power is Power.ABSENT and bool(plan.actions)
         if not deletes and not any(action.destroys_data for action in plan.actions):
             return False
         if not confirm(PlanView.of(plan)):
             raise CancelledError("nothing was changed")
         return True
+
+    def _foresee(self, goal: Goal, observed: Observed, cancel: threading.Event | None = None) -> Plan:
+        """What a run would do first and later, the scheduler's word on the machines included."""
+        loop = self._loop(goal, control=None, cancel=cancel or threading.Event())
+        if goal.power is Power.RUNNING:
+            observed = self._with_health(observed)
+        return loop.plan(observed)
+
+    def _with_health(self, observed: Observed) -> Observed:
+        head = observed.head
+        if head is None or head.state is not MachineState.ACTIVE or not self._can_ask_now(observed):
+            return observed
+        control = self._control()
+        try:
+            return observed.with_health(control.health(observed))
+        except CloudError as error:
+            self._log(f"the head was not asked: {error.message}", level="warning")
+            return observed
+        finally:
+            control.close()
 
     def _loop(
         self,
@@ -70,7 +85,7 @@ class Runner(Access):
             self.cloud,
             self.ref,
             goal,
-            control=control if goal.power is Power.RUNNING else None,
+            control=None if goal.power is Power.ABSENT else control,
             render=render,
             image=image,
             emit=self._emit,
@@ -96,7 +111,7 @@ class Runner(Access):
         try:
             loop = self._loop(
                 goal,
-                control=control,
+                control=control if self._can_ask() else None,
                 cancel=cancel or threading.Event(),
                 image=image,
                 render=render,

@@ -7,7 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vcluster.actions import Action, Plan
+from vcluster.expiry import expiry_of
 from vcluster.model import Endpoint, Health, MachineState, Observed, Role
+from vcluster.prices import Cost
+from vcluster.quota import Need
 
 __all__ = ["MachineStatus", "PlanView", "PlannedAction", "Result", "Status"]
 
@@ -17,8 +20,9 @@ class PlannedAction:
     """One line of a plan.
 
     Attributes:
-        verb: ``create``, ``delete``, ``start``, ``stop``, ``reboot``, ``drain``, ``resume`` or ``write``.
-        kind: ``network``, ``port``, ``machine``, ``worker`` or ``note``.
+        verb: ``create``, ``delete``, ``start``, ``stop``, ``reboot``, ``drain``, ``resume``, ``shelve``, ``unshelve``,
+            ``keep`` or ``write``.
+        kind: ``network``, ``port``, ``machine``, ``worker``, ``note``, ``volume``, or another part's, as ``router``.
         uuid: empty for what does not exist yet.
         destroys_data: a person is asked first.
     """
@@ -33,11 +37,21 @@ class PlannedAction:
 
 @dataclass(frozen=True, slots=True)
 class PlanView:
-    """What would be done, in order, and what is being waited for."""
+    """What would be done, in order, and what is being waited for.
+
+    Attributes:
+        problem: why the cluster cannot become what is wanted; empty when it can.
+        place: where it would be done: the project's name, the region, and who asks.
+        quota: what it needs of the project's quota.
+        cost: what it costs; None when that is not known.
+    """
 
     actions: tuple[PlannedAction, ...]
     waiting: tuple[str, ...]
     problem: str = ""
+    place: str = ""
+    quota: tuple[Need, ...] = ()
+    cost: Cost | None = None
 
     @property
     def empty(self) -> bool:
@@ -46,7 +60,7 @@ class PlanView:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self)
+        return {**asdict(self), "quota": [{**asdict(need), "fits": need.fits} for need in self.quota]}
 
     @classmethod
     def of(cls, plan: Plan) -> PlanView:
@@ -56,13 +70,17 @@ class PlanView:
 
 
 def _lines(action: Action) -> Iterator[PlannedAction]:
-    verb, kind = str(action.verb).split()
+    verb, _, kind = str(action.verb).partition(" ")
+    if action.part is not None or action.old is not None:
+        kind = str(action.part.kind if action.part else action.old.kind if action.old else kind).replace("-", " ")
     for index, name in enumerate(action.names):
         uuid = action.uuids[index] if action.uuids else ""
         detail = action.why
         if not detail and action.slot is not None:
             flavor = action.slot.flavor
-            detail = f"{flavor.name} ({flavor.cpus} cpu, {flavor.memory} MiB, {flavor.disk} GiB)"
+            detail = (
+                f"{flavor.name} ({flavor.cpus} cpu, {flavor.memory} MiB, {action.slot.root_disk or flavor.disk} GiB)"
+            )
         yield PlannedAction(verb, kind.rstrip("s"), name, uuid, detail, action.destroys_data)
 
 
@@ -84,13 +102,25 @@ class MachineStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A cluster as seen now; ``state`` is ready, degraded, pending, stopped or absent."""
+    """A cluster as seen now.
+
+    Attributes:
+        state: ready, degraded, pending, stopped, shelved or absent.
+        owner: who made it, where somebody else did.
+        expires: when its time is up, seconds since the epoch; None when it never is.
+        cost: units an hour, as it is now; None when that is not known.
+        unit: what ``cost`` counts.
+    """
 
     name: str
     id: str
     cloud: str
     state: str
     machines: tuple[MachineStatus, ...]
+    owner: str = ""
+    expires: float | None = None
+    cost: float | None = None
+    unit: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -115,7 +145,8 @@ class Status:
             )
             for m in order
         )
-        return cls(name, identity, cloud, _state(observed, wanted), machines)
+        expiry = expiry_of(observed.notes)
+        return cls(name, identity, cloud, _state(observed, wanted), machines, expires=expiry.at if expiry else None)
 
 
 def _number(name: str) -> int:
@@ -129,6 +160,8 @@ def _state(observed: Observed, wanted: frozenset[str]) -> str:
     if observed.machines and all(m.state is MachineState.SHUTOFF for m in observed.machines):
         return "stopped"
     head = observed.head
+    if head is not None and head.state is MachineState.SHELVED:
+        return "shelved"
     ready = {name for name, health in observed.health.items() if health is Health.READY}
     if head is None or head.name not in ready:
         return "pending"

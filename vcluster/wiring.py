@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ from vcluster.actions import NOTE_SPEC, Goal, Power
 from vcluster.changes import ChangeKind, spec_changes
 from vcluster.clouds.base import Cloud, Notify
 from vcluster.errors import PermanentError, Problem, SpecError, UsageError, VclusterError
+from vcluster.expiry import lifetime_notes
 from vcluster.folder import Folder
-from vcluster.model import ClusterRef, ImageRequest, Network, Observed, Port, Role, Slot
+from vcluster.model import ClusterRef, ImageRequest, Layout, Network, Observed, Port, Role, Slot, Wishes
 from vcluster.ready import FAILED_LINE
 from vcluster.reconcile import Renderer
 from vcluster.stacks import stack_for
@@ -20,45 +22,97 @@ from vcluster.stacks.base import Site
 
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
+    from vcluster.spec_checks import Path as Place
 
-__all__ = ["check_changes", "explained", "goal_of", "image_of", "renderer_of"]
+__all__ = ["check_changes", "explained", "goal_of", "image_of", "images_of", "renderer_of", "wanted_of"]
 
 
 def goal_of(
-    spec: ClusterSpec, cloud: Cloud, *, replace_uuids: frozenset[str] = frozenset(), keep_failed: bool = False
+    spec: ClusterSpec,
+    cloud: Cloud,
+    ref: ClusterRef,
+    observed: Observed,
+    *,
+    claim: str = "",
+    replace_uuids: frozenset[str] = frozenset(),
 ) -> Goal:
     """A running cluster as the spec says, in the planner's words.
 
+    Args:
+        observed: the cluster as last seen: the network that it has stays the one.
+        claim: fingerprint of the secret that machines would be made with; empty where none will be made.
+
     Raises:
-        SpecError: the cloud has no such flavor; names every field that asks for one.
+        SpecError: the cloud has no such flavor, network or address; names every field that asks for one.
     """
-    counts = {group.name: group.count for group in spec.workers}
     _check_flavors(spec, cloud)
     slots = spec.slots(cloud.flavor)
-    wanted = {s.name for s in slots if s.role is Role.HEAD or int(s.name.rpartition("-")[2]) <= counts[s.group]}
+    layout = _layout(spec, cloud, ref, observed, len(slots))
+    notes = lifetime_notes(spec, observed.notes, cloud.now())
     return Goal(
         Power.RUNNING,
         slots=slots,
-        wanted=frozenset(wanted),
+        wanted=wanted_of(spec),
         minimum={group.name: group.minimum for group in spec.workers},
         digest=spec.digest,
         replace=replace_uuids,
         boot_timeout=cloud.boot_timeout,
-        keep_failed=keep_failed,
+        network=layout.network,
+        parts=layout.parts,
+        claim=claim,
+        notes={key: value for key, value in notes.items() if value and key not in observed.notes},
     )
 
 
+def wanted_of(spec: ClusterSpec) -> frozenset[str]:
+    """The names of the machines that a spec wants to run now."""
+    workers = (f"{group.name}-{n}" for group in spec.workers for n in range(1, group.count + 1))
+    return frozenset({str(Role.HEAD), *workers})
+
+
 def _check_flavors(spec: ClusterSpec, cloud: Cloud) -> None:
-    asked = {"head.flavor": spec.head.flavor} | {f"workers[{n}].flavor": g.flavor for n, g in enumerate(spec.workers)}
+    asked: dict[Place, object] = {("head", "flavor"): spec.head.flavor}
+    asked |= {("workers", n, "flavor"): group.flavor for n, group in enumerate(spec.workers)}
     problems = []
     for where, flavor in asked.items():
         if isinstance(flavor, str):
             try:
                 cloud.flavor(flavor)
             except PermanentError as error:
-                problems.append(Problem(where, error.message, error.remedy))
+                problems.append(spec.problem(where, error.message, error.remedy))
     if problems:
         raise SpecError(problems)
+
+
+def _layout(spec: ClusterSpec, cloud: Cloud, ref: ClusterRef, observed: Observed, slots: int) -> Layout:
+    access = spec.access
+    wishes = Wishes(
+        network=spec.network or "",
+        external_network=spec.external_network or "",
+        public_ip=access.public,
+        floating_ip=access.floating_ip or "",
+        allow_from=access.allow_from,
+        slots=slots,
+    )
+    try:
+        return cloud.layout(ref, wishes, observed)
+    except PermanentError as error:
+        named: dict[Place, str] = {
+            ("network",): wishes.network,
+            ("external_network",): wishes.external_network,
+            ("access", "floating_ip"): wishes.floating_ip,
+        }
+        raise _at(spec, named, error) from error
+
+
+def _at(spec: ClusterSpec, named: Mapping[Place, str], error: PermanentError) -> VclusterError:
+    """An error about something that the spec names, with the line that names it: its message repeats the name."""
+    problems: list[Problem] = [
+        spec.problem(place, error.message, error.remedy)
+        for place, name in named.items()
+        if name and name in error.message
+    ]
+    return SpecError(problems[:1]) if problems else error
 
 
 def check_changes(spec: ClusterSpec, observed: Observed, folder: Folder) -> None:
@@ -84,24 +138,59 @@ def check_changes(spec: ClusterSpec, observed: Observed, folder: Folder) -> None
 def image_of(
     spec: ClusterSpec, cloud: Cloud, notify: Notify, cancel: threading.Event | None = None
 ) -> Callable[[], str]:
-    """Gives the image's id; asks the cloud once, when it is first needed, whatever thread asks."""
+    """Gives the image's id; asks the cloud once, when it is first needed, whatever thread asks.
+
+    The callable raises :class:`~vcluster.errors.SpecError` where the cloud does not know the image that the spec names.
+    """
     lock = threading.Lock()
     known: list[str] = []
 
     def image() -> str:
         with lock:
             if not known:
-                request = ImageRequest(
-                    source=spec.image.source,
-                    sha256=spec.image.sha256,
-                    install=stack_for(spec.scheduler).install_script(spec),
-                    apt_mirror=spec.mirrors.apt,
-                    ca=spec.mirrors.ca,
-                )
-                known.append(cloud.image(request, notify, cancel))
+                known.append(_ask_image(spec, cloud, _Named(spec.image.source, ("image", "source")), notify, cancel))
             return known[0]
 
     return image
+
+
+def images_of(
+    spec: ClusterSpec, cloud: Cloud, slots: Sequence[Slot], notify: Notify, cancel: threading.Event | None = None
+) -> tuple[Slot, ...]:
+    """The same slots, each image of their own by its id.
+
+    Raises:
+        SpecError: the cloud does not know an image; names the field.
+    """
+    named: dict[str, Place] = {g.image: ("workers", n, "image") for n, g in enumerate(spec.workers) if g.image}
+    if spec.head.image:
+        named[spec.head.image] = ("head", "image")
+    ids = {name: _ask_image(spec, cloud, _Named(name, place), notify, cancel) for name, place in named.items()}
+    return tuple(replace(slot, image=ids[slot.image]) if slot.image else slot for slot in slots)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """An image as the spec names it, and where."""
+
+    source: str
+    place: Place
+
+
+def _ask_image(spec: ClusterSpec, cloud: Cloud, named: _Named, notify: Notify, cancel: threading.Event | None) -> str:
+    source = named.source
+    request = ImageRequest(
+        source=source,
+        sha256=spec.image.sha256 if source == spec.image.source else "",
+        install=stack_for(spec.scheduler).install_script(spec),
+        apt_mirror=spec.mirrors.apt,
+        ca=spec.mirrors.ca,
+    )
+    try:
+        return cloud.image(request, notify, cancel)
+    except PermanentError as error:
+        # What is wrong with a file or an address is no matter of its name.
+        raise _at(spec, {named.place: "" if "/" in source else source}, error) from error
 
 
 def renderer_of(spec: ClusterSpec, slots: tuple[Slot, ...], ref: ClusterRef, folder: Folder, cloud: Cloud) -> Renderer:

@@ -42,7 +42,7 @@ def spec() -> ClusterSpec:
 
 def test_plan_and_render_of_a_thousand_machines(capsys: pytest.CaptureFixture[str]) -> None:
     wanted = spec()
-    goal = goal_of(wanted, MemoryCloud())
+    goal = goal_of(wanted, MemoryCloud(), REF, Observed())
     ports = {
         slot.name: Port(f"p{n}", REF.tag(slot.role), slot.name, str(IPv4Address("10.77.0.10") + n), "52:54:00:00:00:01")
         for n, slot in enumerate(goal.slots)

@@ -124,7 +124,7 @@ def test_image_build_asks_the_cloud_for_what_the_spec_wants(
             notify("building the base image")
             return "abc123"
 
-    monkeypatch.setattr(vcluster.cluster, "_connect", lambda name, home: Cloud())
+    monkeypatch.setattr(vcluster.cluster, "connect", lambda name, home: Cloud())
     monkeypatch.setenv("TERM", "dumb")
     spec = tmp_path / "demo.yaml"
     spec.write_text("{name: demo, cloud: local, image: my-image}\n")

@@ -29,8 +29,8 @@ ON_MEMORY = ["--cloud", "memory"]
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch) -> MemoryCloud:
     """One memory cloud for all commands of a test, in the place of the clouds that there really are."""
-    made, real = MemoryCloud(), vcluster.cluster._connect
-    monkeypatch.setattr(vcluster.cluster, "_connect", lambda name, home: made if name == "memory" else real(name, home))
+    made, real = MemoryCloud(), vcluster.cluster.connect
+    monkeypatch.setattr(vcluster.cluster, "connect", lambda name, home: made if name == "memory" else real(name, home))
     monkeypatch.setenv("TERM", "dumb")
     return made
 
@@ -171,9 +171,9 @@ WITHOUT_A_CLUSTER = [
     Bad("forward nobody 8000 --local-port {free} --cloud memory", 2, "there is no cluster 'nobody'"),
     Bad("ssh-config nobody --cloud memory", 2, "there is no cluster 'nobody'"),
     Bad("up demo.yaml --cloud memory", 2, "--cloud goes with a cluster's name"),
-    Bad("list --cloud nimbus", 2, "there is no cloud 'nimbus'"),
-    Bad("status demo --cloud nimbus", 2, "there is no cloud 'nimbus'"),
-    Bad("up demo.yaml", 2, "there is no cloud 'nimbus'", SPEC.replace("memory", "nimbus")),
+    Bad("list --cloud nimbus", 2, "there is no cloud `nimbus`"),
+    Bad("status demo --cloud nimbus", 2, "there is no cloud `nimbus`"),
+    Bad("up demo.yaml", 2, "there is no cloud `nimbus`", SPEC.replace("memory", "nimbus")),
     Bad("up demo.yaml", 2, "demo.yaml:3:1: workerz: ", SPEC.replace("workers", "workerz")),
     Bad("up demo.yaml", 2, "demo.yaml:4:24: workers[0].count: ", SPEC.replace("count: 2,", "count: x,")),
     Bad("up demo.yaml", 2, "demo.yaml:1:7: name: ", SPEC.replace("demo", "Demo!")),

@@ -1,0 +1,226 @@
+"""Bringing a cluster up: whose keys it has, what fits into the quota, what it costs, and the run itself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from vcluster import quota
+from vcluster.actions import NOTE_EXPIRES, NOTE_SPEC, Goal, Plan
+from vcluster.clouds.base import Cloud
+from vcluster.errors import CancelledError, CloudError, PermanentError, UsageError
+from vcluster.events import EventHandler
+from vcluster.expiry import expiry_of, lifetime_notes
+from vcluster.folder import Folder
+from vcluster.model import ClusterRef, Endpoint, Flavor, MachineState, Observed, Slot
+from vcluster.plan import plan
+from vcluster.prices import Cost, prices_of
+from vcluster.remote import Remote
+from vcluster.runner import Confirm, Runner
+from vcluster.views import PlanView, Result
+from vcluster.wiring import check_changes, goal_of, image_of, images_of, renderer_of
+
+if TYPE_CHECKING:
+    from vcluster.spec import ClusterSpec
+
+__all__ = ["BringUp"]
+
+
+class BringUp(Runner):
+    """What :class:`vcluster.cluster.Cluster` does to make a cluster run.
+
+    Args:
+        cloud: where it lives.
+        ref: which one it is.
+        folder: its folder on this computer.
+        on_event: takes every event, from several threads.
+        spec: what it shall be; None for what it was made of, which lies in the folder.
+    """
+
+    def __init__(
+        self, cloud: Cloud, ref: ClusterRef, folder: Folder, on_event: EventHandler | None, spec: ClusterSpec | None
+    ) -> None:
+        super().__init__(cloud, ref, folder, on_event)
+        self._given = spec
+
+    # The spec and the way in -----------------------------------------------------------------------------------
+
+    def _known_spec(self) -> ClusterSpec | None:
+        if self._given is not None:
+            return self._given
+        return self.folder.read_spec()
+
+    def _spec(self) -> ClusterSpec:
+        spec = self._known_spec()
+        if spec is None:
+            self._must_exist(self._observe())
+            raise UsageError(
+                f"the spec of {self.name} is not on this computer", remedy="give its YAML file instead of its name"
+            )
+        return spec
+
+    @cached_property
+    def _jump(self) -> str:
+        spec = self._known_spec()
+        return (spec.access.jump or "") if spec is not None else ""
+
+    def _observe(self, since: Observed | None = None) -> Observed:
+        observed = super()._observe(since)
+        head = observed.head
+        if head is None or head.endpoint is None or not self._jump:
+            return observed
+        reached = replace(head, endpoint=replace(head.endpoint, jump=self._jump))
+        return replace(observed, machines=tuple(reached if m is head else m for m in observed.machines))
+
+    def _remote(self, endpoint: Endpoint) -> Remote:
+        return super()._remote(replace(endpoint, jump=self._jump) if self._jump else endpoint)
+
+    # What it would take ----------------------------------------------------------------------------------------
+
+    def _goal(
+        self,
+        spec: ClusterSpec,
+        observed: Observed,
+        *,
+        replace_uuids: frozenset[str] = frozenset(),
+        keep_failed: bool = False,
+    ) -> Goal:
+        """What the spec asks for. Looking makes no secret: without one there is no claim yet."""
+        claim = self.folder.keyring().claim if self.folder.known else ""
+        goal = goal_of(spec, self.cloud, self.ref, observed, claim=claim, replace_uuids=replace_uuids)
+        return replace(goal, keep_failed=keep_failed)
+
+    def _view(self, spec: ClusterSpec, goal: Goal, found: Plan, observed: Observed) -> PlanView:
+        """A plan with its surroundings: the place, the quota, the cost."""
+        allowances = self.cloud.allowances() if _makes_something(found) else {}
+        return replace(
+            PlanView.of(found),
+            place=self.cloud.place,
+            quota=quota.needs(found, allowances),
+            cost=self._cost(spec, goal, observed),
+        )
+
+    def _cost(self, spec: ClusterSpec | None, goal: Goal, observed: Observed) -> Cost | None:
+        known = {slot.flavor.name: slot.flavor for slot in goal.slots}
+
+        def size_of(name: str) -> Flavor:
+            return known.get(name) or self.cloud.flavor(name)
+
+        table = prices_of(spec)
+        wanted = [(slot.flavor.name, str(MachineState.ACTIVE)) for slot in goal.slots if slot.name in goal.wanted]
+        per_hour = table.total(wanted, size_of)
+        now = self._cost_now(spec, observed, size_of)
+        if per_hour is None or now is None:
+            return None
+        at = goal.notes.get(NOTE_EXPIRES) or observed.notes.get(NOTE_EXPIRES, "")
+        expiry = expiry_of({NOTE_EXPIRES: at})
+        total = None if expiry is None else max(0.0, expiry.at - self.cloud.now()) / 3600 * per_hour
+        return Cost(per_hour, now, total, table.unit)
+
+    def _cost_now(
+        self, spec: ClusterSpec | None, observed: Observed, size_of: Callable[[str], Flavor] | None = None
+    ) -> float | None:
+        machines = [(machine.flavor, str(machine.state)) for machine in observed.machines]
+        try:
+            return prices_of(spec).total(machines, size_of or self.cloud.flavor)
+        except PermanentError:
+            return None  # a flavor that is no longer offered
+
+    def _check_quota(self, goal: Goal, observed: Observed) -> None:
+        """Refuse what even at its smallest cannot fit; say what will be left out.
+
+        Raises:
+            QuotaError: with what was asked, used and allowed.
+        """
+        found = plan(goal, observed, self.ref, self.cloud.now())
+        if not _makes_something(found):
+            return
+        missing = _missing(goal, observed)
+        self.cloud.check_room(self.ref, [slot.flavor for slot in missing])
+        allowances = self.cloud.allowances()
+        short = quota.shortages(quota.needs(found, allowances))
+        if not short:
+            return
+        spared: set[str] = set()
+        for group, least in goal.minimum.items():
+            away = [slot.name for slot in missing if slot.group == group]
+            have = sum(slot.group == group and slot.name in goal.wanted for slot in goal.slots) - len(away)
+            spared |= set(away[max(0, least - have) :])
+        if too_short := quota.shortages(quota.needs(quota.without(found, frozenset(spared)), allowances)):
+            raise quota.refusal(too_short)
+        reasons = "; ".join(map(str, short))
+        self._log(f"not all workers fit into the quota, the minimum does: {reasons}", level="warning")
+
+    # The run ---------------------------------------------------------------------------------------------------
+
+    def _up(
+        self,
+        spec: ClusterSpec,
+        timeout: float | None,
+        confirm: Confirm | None,
+        cancel: threading.Event | None,
+        *,
+        keep_on_failure: bool = False,
+        replace_uuids: frozenset[str] = frozenset(),
+    ) -> Result:
+        clock = self._clock()
+        end = clock.now() + (timeout or self.cloud.boot_timeout * 4)
+        observed = self._observe()
+        self._refuse_expired(observed)
+        if observed.head is not None:
+            self.adopt(observed, end - clock.now(), cancel, boot=True)
+        check_changes(spec, observed, self.folder)
+        goal = self._goal(spec, observed, replace_uuids=replace_uuids, keep_failed=keep_on_failure)
+        image = image_of(spec, self.cloud, self._log, cancel)
+        self._check_quota(goal, observed)
+        agreed = self._ask(goal, observed, confirm, cancel)
+        if _missing(goal, observed):
+            goal = replace(goal, slots=images_of(spec, self.cloud, goal.slots, self._log, cancel))
+            image()
+            if cancel is not None and cancel.is_set():
+                raise CancelledError("interrupted before anything was made")
+        self._write(spec, observed)
+        goal = replace(goal, claim=self.folder.keyring().claim)
+        render = renderer_of(spec, goal.slots, self.ref, self.folder, self.cloud)
+        left = max(1.0, end - clock.now())
+        return self._run(goal, left, cancel, image=image, render=render, may_destroy=agreed)
+
+    def _refuse_expired(self, observed: Observed) -> None:
+        expiry = expiry_of(observed.notes)
+        if expiry is None or not expiry.past(self.cloud.now()):
+            return
+        head = observed.head
+        if head is not None and head.state is MachineState.SHELVED:
+            raise UsageError(
+                f"{self.name} has expired: it would be shelved again at once",
+                remedy=f"`vcluster extend {self.name} 4h` lets it live on",
+            )
+        self._log(f"{self.name} has expired: `vcluster reap` will shelve it", level="warning")
+
+    def _write(self, spec: ClusterSpec, observed: Observed) -> None:
+        """Put what the spec says where later runs look: into the folder, on the cluster, on its head."""
+        text = spec.to_yaml()
+        self.folder.write_spec(text)
+        said = lifetime_notes(spec, observed.notes, self.cloud.now())
+        if changed := {key: value for key, value in said.items() if key in observed.notes}:
+            self.cloud.annotate(self.ref, changed)
+        head = observed.head
+        if head is None or observed.notes.get(NOTE_SPEC, spec.digest) == spec.digest:
+            return  # a new head has it from its first boot on
+        try:
+            self._keep_spec(text)
+        except (CloudError, UsageError) as error:
+            self._log(f"the head has not the new spec: {error.message}", level="warning")
+
+
+def _missing(goal: Goal, observed: Observed) -> list[Slot]:
+    """The places whose machines are still to be made or booted."""
+    there = {m.name for m in observed.machines if m.state in (MachineState.ACTIVE, MachineState.BUILD)}
+    return [slot for slot in goal.slots if slot.name in goal.wanted and slot.name not in there]
+
+
+def _makes_something(found: Plan) -> bool:
+    return any(str(action.verb).startswith("create ") for action in found.actions)

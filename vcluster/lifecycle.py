@@ -1,0 +1,163 @@
+"""The life of a cluster after it is up: stopped, shelved, back again, given more time, taken down."""
+
+from __future__ import annotations
+
+import threading
+
+from vcluster import spans
+from vcluster.actions import NOTE_ATTEMPTS, NOTE_EXPIRES, Goal, Power
+from vcluster.bringup import BringUp
+from vcluster.errors import UsageError
+from vcluster.expiry import NOTE_REAPED, expiry_of, extended
+from vcluster.model import MachineState, PartKind, Role
+from vcluster.runner import Confirm
+from vcluster.views import Result
+
+__all__ = ["Lifecycle"]
+
+DOWN_TIMEOUT = 900.0
+
+
+class Lifecycle(BringUp):
+    """What :class:`vcluster.cluster.Cluster` does with a cluster that exists."""
+
+    def start(self, *, timeout: float | None = None, cancel: threading.Event | None = None) -> Result:
+        """Boot a stopped cluster (or one whose host rebooted); raises as :meth:`up`.
+
+        Raises:
+            UsageError: there is no head to boot: making one anew is for :meth:`up`, which asks first.
+        """
+        observed = self._observe()
+        self._must_exist(observed)
+        if observed.head is None:
+            raise UsageError(f"{self.name} has no head to start", remedy="`vcluster up` with its spec makes a new one")
+        if observed.notes.get(NOTE_ATTEMPTS + Role.HEAD):
+            # A person asked: the head gets a new budget of reboots.
+            self.cloud.annotate(self.ref, {NOTE_ATTEMPTS + Role.HEAD: ""})
+        return self._up(self._spec(), timeout, None, cancel)
+
+    def stop(
+        self, *, wait_jobs: float = 0.0, timeout: float | None = None, cancel: threading.Event | None = None
+    ) -> Result:
+        """Shut all machines down, the head last; nothing is deleted.
+
+        Args:
+            wait_jobs: seconds that running jobs may take to end; no new ones start meanwhile.
+            timeout: seconds for all else.
+            cancel: set it from another thread to stop.
+        """
+        self._must_exist(self._observe())
+        return self._run(Goal(Power.STOPPED, job_patience=wait_jobs), (timeout or DOWN_TIMEOUT) + wait_jobs, cancel)
+
+    def shelve(
+        self, *, wait_jobs: float = 0.0, timeout: float | None = None, cancel: threading.Event | None = None
+    ) -> Result:
+        """Put the cluster on the shelf, where it costs little or nothing: the head and its disk stay, the workers go.
+
+        Args:
+            wait_jobs: seconds that running jobs may take to end; no new ones start meanwhile.
+            timeout: seconds for all else.
+            cancel: set it from another thread to stop.
+
+        Raises:
+            UsageError: there is no such cluster, or no head that could be kept.
+        """
+        observed = self._observe()
+        self._must_exist(observed)
+        if observed.head is None:
+            raise UsageError(
+                f"{self.name} has no head that could be kept",
+                remedy=f"`vcluster down {self.name}` deletes what is left of it",
+            )
+        return self._run(Goal(Power.SHELVED, job_patience=wait_jobs), (timeout or DOWN_TIMEOUT) + wait_jobs, cancel)
+
+    def unshelve(self, *, timeout: float | None = None, cancel: threading.Event | None = None) -> Result:
+        """Take a cluster from the shelf: the head boots with all that it had, workers are made anew.
+
+        Raises as :meth:`up`.
+
+        Raises:
+            UsageError: it is not shelved, or its time is up.
+        """
+        observed = self._observe()
+        self._must_exist(observed)
+        if observed.head is None or observed.head.state is not MachineState.SHELVED:
+            state = "has no head" if observed.head is None else f"is not shelved: its head is {observed.head.state}"
+            raise UsageError(f"{self.name} {state}", remedy=f"`vcluster status {self.name}` shows what there is")
+        return self._up(self._spec(), timeout, None, cancel)
+
+    def extend(self, seconds: float) -> float:
+        """Let a cluster live longer, counted from its end or, when its time is up, from now.
+
+        Returns:
+            When it expires now, seconds since the epoch.
+
+        Raises:
+            UsageError: there is no such cluster, or it never expires.
+        """
+        observed = self._observe()
+        self._must_exist(observed)
+        notes = extended(observed.notes, seconds, self.cloud.now())
+        if notes is None:
+            raise UsageError(
+                f"{self.name} never expires", remedy="`expires: 8h` in its spec, and `vcluster up`, give it an end"
+            )
+        self.cloud.annotate(self.ref, notes)
+        expires = float(notes[NOTE_EXPIRES])
+        self._log(f"{self.name} expires in {spans.spell(expires - self.cloud.now())}")
+        return expires
+
+    def end(
+        self, *, dry_run: bool = False, wait_jobs: float = 0.0, cancel: threading.Event | None = None
+    ) -> tuple[str, float]:
+        """Do what is due with a cluster whose time is up: shelve it, or delete it after its grace period.
+
+        Args:
+            dry_run: only say what would be done.
+            wait_jobs: seconds that running jobs may take to end before it is shelved.
+            cancel: set it from another thread to stop.
+
+        Returns:
+            ``shelve``, ``delete``, ``wait`` (it is shelved and has some grace left), or an empty word when its time is
+            not up; and when it is to be deleted, seconds since the epoch.
+        """
+        observed = self._observe()
+        expiry, now, head = expiry_of(observed.notes), self.cloud.now(), observed.head
+        if expiry is None or not expiry.past(now):
+            return "", 0.0
+        shelved = head is not None and head.state is MachineState.SHELVED and not any(observed.workers())
+        if shelved and expiry.doomed(now):
+            if not dry_run:
+                self.down(cancel=cancel)
+            return "delete", expiry.reaped + expiry.grace
+        since = expiry.reaped if shelved and expiry.reaped else now
+        if not shelved and not dry_run:
+            self.shelve(wait_jobs=wait_jobs, cancel=cancel)
+            since = self.cloud.now()
+        if since != expiry.reaped and not dry_run:
+            self.cloud.annotate(self.ref, {NOTE_REAPED: f"{since:.0f}"})
+        return "wait" if shelved else "shelve", since + expiry.grace
+
+    def down(
+        self,
+        *,
+        keep_volumes: bool = False,
+        timeout: float | None = None,
+        confirm: Confirm | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Result:
+        """Delete everything that carries the cluster's tag, and the cluster's folder on this computer.
+
+        Args:
+            keep_volumes: let the volume that the head boots from stay, with everybody's home on it.
+            confirm: shown every resource by UUID before the first is deleted; None agrees.
+        """
+        goal = Goal(Power.ABSENT, keep_volumes=keep_volumes)
+        observed = self._observe()
+        if keep_volumes and not any(part.kind is PartKind.VOLUME for part in observed.parts):
+            raise UsageError(f"{self.name} has no volume to keep", remedy="its machines boot from their flavors' disks")
+        self._ask(goal, observed, confirm, cancel)
+        result = self._run(goal, timeout or DOWN_TIMEOUT, cancel)
+        if self._observe().empty:
+            self.folder.remove()
+        return result
