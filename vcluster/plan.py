@@ -8,10 +8,10 @@ waves are a forecast for people (``vcluster plan``) and never executed blindly.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 
 from vcluster.actions import NOTE_ATTEMPTS, NOTE_READY, NOTE_SPEC, Action, Goal, Plan, Power, Verb, Wave
+from vcluster.chosen import chosen_network, chosen_ports, own
 from vcluster.model import ClusterRef, Health, Machine, MachineState, Network, Observed, Port, Role
 
 __all__ = ["chosen_network", "chosen_ports", "own", "plan"]
@@ -32,47 +32,6 @@ def plan(goal: Goal, observed: Observed, ref: ClusterRef, now: float) -> Plan:
     if goal.power is Power.STOPPED:
         return _plan_stopped(mine)
     return _Running(goal, mine, now).plan()
-
-
-def own(observed: Observed, ref: ClusterRef) -> Observed:
-    """Only what carries the cluster's tag: checked on this side too, since a cloud may drop a filter silently."""
-    tags = {n.tag for n in observed.networks} | {p.tag for p in observed.ports} | {m.tag for m in observed.machines}
-    mine = {tag for tag in tags if ref.owns(tag)}
-    return replace(
-        observed,
-        networks=tuple(n for n in observed.networks if n.tag in mine),
-        ports=tuple(p for p in observed.ports if p.tag in mine),
-        machines=tuple(m for m in observed.machines if m.tag in mine),
-    )
-
-
-def chosen_network(observed: Observed) -> Network | None:
-    """The network that counts, where it is listed."""
-    uuid = _network_uuid(observed)
-    return next((network for network in observed.networks if network.uuid == uuid), None)
-
-
-def chosen_ports(observed: Observed) -> dict[str, Port]:
-    """The port that counts for each name: the one a machine holds, else the oldest. Others are twins."""
-    network = _network_uuid(observed)
-    chosen: dict[str, Port] = {}
-    for port in _by_rank(observed):
-        if port.network in ("", network):
-            chosen.setdefault(port.name, port)
-    return chosen
-
-
-def _network_uuid(observed: Observed) -> str:
-    """The network of the head's port (which is the claim), else of any port, else the first one listed."""
-    for port in sorted(_by_rank(observed), key=lambda p: not p.tag.endswith(f"/{Role.HEAD}")):
-        if port.network:
-            return port.network
-    return min((network.uuid for network in observed.networks), default="")
-
-
-def _by_rank(observed: Observed) -> list[Port]:
-    live = {machine.uuid for machine in observed.machines}
-    return sorted(observed.ports, key=lambda p: (p.device not in live, p.created, p.uuid))
 
 
 def _plan_absent(observed: Observed) -> Plan:
@@ -223,6 +182,8 @@ class _Running:
             self.waiting.append(f"{machine.name} to be built")
         elif machine.state is MachineState.SHUTOFF:
             self.add(Verb.START, machine)
+        elif machine.state is MachineState.SHELVED:
+            self.add(Verb.UNSHELVE, machine)
         else:
             self._judge(machine, head)
 

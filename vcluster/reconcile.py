@@ -106,6 +106,8 @@ class Reconciler:
             Verb.START: cloud.start_machine,
             Verb.STOP: cloud.stop_machine,
             Verb.REBOOT: cloud.reboot_machine,
+            Verb.SHELVE: cloud.shelve_machine,
+            Verb.UNSHELVE: cloud.unshelve_machine,
             Verb.DELETE_MACHINE: cloud.delete_machine,
             Verb.DELETE_NETWORK: cloud.delete_network,
         }

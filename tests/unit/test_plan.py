@@ -85,7 +85,7 @@ class PerfectWorld:
                 self.ports[port.uuid] = replace(port, device=new)
                 self.machines[new] = machine(new, name, MachineState.BUILD, port.uuid)
                 self.health.pop(name, None)
-            case Verb.START | Verb.REBOOT:
+            case Verb.START | Verb.REBOOT | Verb.UNSHELVE:
                 self.machines[uuid] = replace(self.machines[uuid], state=MachineState.BUILD, started=self.now)
                 self.health.pop(self.machines[uuid].name, None)
             case Verb.STOP:

@@ -19,6 +19,7 @@ class Trouble(StrEnum):
     DIES = "dies"
     NEVER_READY = "never ready"
     MISCONFIGURED = "its configuration fails"
+    NO_QUOTA = "Quota exceeded for cores: Requested 1, but already used 10 of 10 cores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class FaultScript:
         nth: (call, number) to fault: ``{("create_machine", 2): Fault(error=…)}``; numbers count from 1.
         subjects: (call, machine name) to fault, each time: a permanent one.
         machines: machine name to trouble and the seconds after its creation, each time it is made.
+        volumes: volume name to how many volumes of that name will never be ready.
         once: like ``machines``, but only for the first machine of that name.
         rate: share of calls (0 to 1) that fail for a passing reason, half of them after the act.
         machine_rate: share of new machines that get into trouble once.
@@ -57,6 +59,7 @@ class FaultScript:
     subjects: dict[tuple[str, str], Fault] = field(default_factory=dict)
     machines: dict[str, tuple[Trouble, float]] = field(default_factory=dict)
     once: dict[str, tuple[Trouble, float]] = field(default_factory=dict)
+    volumes: dict[str, int] = field(default_factory=dict)
     rate: float = 0.0
     machine_rate: float = 0.0
     seed: int = 0
@@ -88,6 +91,12 @@ class FaultScript:
             kinds = (Trouble.ERROR, Trouble.DIES, Trouble.NEVER_READY)
             return self._random.choice(kinds), self._random.uniform(0, 60)
         return Trouble.NONE, 0.0
+
+    def volume(self, name: str) -> bool:
+        """Whether a new volume will never be ready."""
+        left = self.volumes.get(name, 0)
+        self.volumes[name] = max(0, left - 1)
+        return left > 0
 
     @staticmethod
     def quota(what: str = "machines") -> Fault:

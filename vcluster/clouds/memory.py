@@ -7,83 +7,62 @@ lost after the act was done, and neighbours' resources stand in the same project
 from __future__ import annotations
 
 import threading
-import uuid as uuids
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from vcluster.clouds.base import ClusterSummary, Notify
 from vcluster.clouds.faults import Fault, FaultScript, Trouble
+from vcluster.clouds.memory_around import Around
 from vcluster.clouds.memory_control import MemoryControl
-from vcluster.clouds.memory_parts import FLAVORS, Entry, Listed, VirtualClock, shown
-from vcluster.errors import ConflictError, PermanentError, QuotaError
+from vcluster.clouds.memory_head import PretendedHead
+from vcluster.clouds.memory_project import MemoryProject
+from vcluster.clouds.memory_store import FLAVORS, FOREVER, Entry, Listed, VirtualClock, shown
+from vcluster.errors import ConflictError, PermanentError
 from vcluster.model import (
+    Allowance,
     ClusterRef,
-    CommandResult,
     Endpoint,
     Flavor,
     ImageRequest,
+    Layout,
     Machine,
     MachineRequest,
     MachineState,
     Network,
     Observed,
+    Part,
+    PartRequest,
     Port,
     PortRequest,
     Role,
+    VolumeRequest,
+    Wishes,
 )
 
 __all__ = ["FLAVORS", "Fault", "FaultScript", "MemoryCloud", "MemoryControl", "Trouble", "VirtualClock"]
 
 
 @dataclass
-class MemoryCloud:
-    """An in-process cloud.
-
-    Attributes:
-        faults: what goes wrong, and when.
-        lag: seconds that listings lag behind acts.
-        build_time: seconds from create to ACTIVE.
-        ready_time: seconds from ACTIVE to the first job.
-        quota: how many machines the project may have; -1 means no limit.
-        after_effect: called after every single side effect with its number; may raise to simulate a crash.
-    """
-
-    name: str = "memory"
-    clock: VirtualClock = field(default_factory=VirtualClock)
-    faults: FaultScript = field(default_factory=FaultScript)
-    lag: float = 0.0
-    build_time: float = 10.0
-    ready_time: float = 30.0
-    delete_time: float = 2.0
-    boot_timeout: float = 300.0
-    quota: int = -1
-    guarded: tuple[str, ...] = ("169.254.169.254",)
-    creator: str = "me"
-    after_effect: Callable[[int], None] | None = None
+class MemoryCloud(MemoryProject):
+    """The :class:`vcluster.clouds.base.Cloud` in memory; made with what :class:`MemoryProject` takes."""
 
     def __post_init__(self) -> None:
-        self.lock = threading.RLock()
-        self._networks: dict[str, Listed[Network]] = {}
-        self._ports: dict[str, Listed[Port]] = {}
-        self._machines: dict[str, Entry] = {}
-        self._notes: dict[str, dict[str, str]] = {}
+        super().__post_init__()
+        self._around = Around(self, self.store)
         self._names: dict[str, ClusterRef] = {}
-        self._calls: dict[str, int] = {}
-        self._effects = 0
-        self._serial = 0
 
     # Identity and time ---------------------------------------------------------------------------------------
+
+    @property
+    def place(self) -> str:
+        """Where it all is."""
+        return f"memory-project, as {self.creator}"
 
     def ref(self, name: str) -> ClusterRef:
         """The identity of a cluster of this name."""
         ref = ClusterRef(name, "memory-project", self.creator)
         self._names[ref.id] = ref
         return ref
-
-    def now(self) -> float:
-        """The virtual clock."""
-        return self.clock.now()
 
     def flavor(self, name: str) -> Flavor:
         """One of small, medium, large."""
@@ -99,41 +78,65 @@ class MemoryCloud:
 
     def check_room(self, ref: ClusterRef, flavors: Sequence[Flavor]) -> None:
         """Compare with ``quota``."""
-        used = len(self._alive())
-        if 0 <= self.quota < used + len(flavors):
-            message = f"quota for machines: {len(flavors)} asked, {used} used, {self.quota} allowed"
-            raise QuotaError(message, remedy="lower the counts in the spec, or ask for more quota")
+        self._check_room(len(flavors))
+
+    def allowances(self) -> Mapping[str, Allowance]:
+        """What ``quota`` and ``limits`` say."""
+        with self.call("allowances"):
+            machines = {} if self.quota < 0 else {"instances": self.machines_allowance()}
+            return {**self._around.allowances(), **machines}
+
+    def layout(self, ref: ClusterRef, wishes: Wishes, observed: Observed) -> Layout:
+        """Nothing, unless ``parts`` is set."""
+        return self._around.layout(ref, wishes, observed) if self.parts else Layout()
 
     # Reads ---------------------------------------------------------------------------------------------------
 
-    def observe(self, ref: ClusterRef) -> Observed:
+    def observe(self, ref: ClusterRef, since: Observed | None = None) -> Observed:
         """What listings show now, lag included."""
-        with self.call("observe"):
+        with self.call("observe" if since is None else "observe machines"):
             now = self.now()
-            self._age()
-            machines = [e for e in self._machines.values() if e.cluster == ref.id and e.seen_from <= now]
+            self.store.age(now)
+            entries = [e for e in self.store.machines.values() if e.cluster == ref.id and e.seen_from <= now]
+            machines = tuple(entry.picture(now) for entry in entries)
+            if since is not None:
+                return replace(since, machines=machines)
+            ports = tuple(listed.thing for listed in shown(self.store.ports.values(), ref, now))
+            foreign = self.there is not None and any(port.network == self.there.uuid for port in ports)
             return Observed(
-                networks=tuple(x.thing for x in self._networks.values() if shown(x, ref, now)),
-                ports=tuple(x.thing for x in self._ports.values() if shown(x, ref, now)),
-                machines=tuple(self.picture(entry) for entry in machines),
-                notes=dict(self._notes.get(ref.id, {})),
+                networks=(
+                    *(self._network(one) for one in shown(self.store.networks.values(), ref, now)),
+                    *([self.there] if foreign and self.there else []),
+                ),
+                ports=ports,
+                machines=machines,
+                notes=dict(self.store.notes.get(ref.id, {})),
+                parts=self._around.pictures(ref, now),
             )
 
     def clusters(self) -> Sequence[ClusterSummary]:
         """Every cluster that has a resource."""
         with self.call("clusters"):
-            found = []
-            for ref in self._names.values():
-                mine = [e for e in self._machines.values() if e.cluster == ref.id]
-                ports = [x for x in self._ports.values() if x.cluster == ref.id]
-                networks = [x for x in self._networks.values() if x.cluster == ref.id]
-                if mine or ports or networks:
-                    active = sum(self.picture(e).state is MachineState.ACTIVE for e in mine)
-                    created = min(
-                        [e.seen_from for e in mine] + [p.seen_from for p in ports] + [n.seen_from for n in networks]
-                    )
-                    found.append(ClusterSummary(ref, len(mine), active, created))
-            return found
+            first: dict[str, float] = {}
+            for cluster, created in self.store.cluster_of_all():
+                first[cluster] = min(created, first.get(cluster, FOREVER))
+            return [self._summary(self._names[cluster], created) for cluster, created in first.items()]
+
+    def _summary(self, ref: ClusterRef, created: float) -> ClusterSummary:
+        machines = [entry.picture(self.now()) for entry in self.entries(ref)]
+        heads = [
+            x.thing for x in self.store.ports.values() if x.cluster == ref.id and x.thing.tag == ref.tag(Role.HEAD)
+        ]
+        return ClusterSummary(
+            ref,
+            machines=len(machines),
+            active=sum(m.state is MachineState.ACTIVE for m in machines),
+            created=created,
+            flavors=tuple(m.flavor for m in machines if m.state is not MachineState.SHELVED),
+            notes=dict(self.store.notes.get(ref.id, {})),
+            headless=not any(m.role is Role.HEAD for m in machines),
+            claimed=max((port.created for port in heads), default=0.0),
+        )
 
     def console(self, ref: ClusterRef, uuid: str, lines: int) -> str:
         """A console of one line."""
@@ -145,46 +148,110 @@ class MemoryCloud:
         entry = self._own(ref, uuid)
         return entry.machine.endpoint if entry else None
 
-    # Writes --------------------------------------------------------------------------------------------------
+    # Writes: network, ports, parts, notes ----------------------------------------------------------------------
 
     def create_network(self, ref: ClusterRef, tag: str) -> Network:
-        """Make a network."""
+        """Make a network; with ``parts`` it has no addresses before it has a subnet."""
         with self.call("create_network"):
-            network = Network(self._uuid(), tag, "10.77.0.0/16")
-            self._networks[network.uuid] = Listed(network, ref.id, self.now() + self.lag)
+            self._around.check_quota("networks")
+            network = Network(self.store.uuid(), tag, "" if self.parts else "10.77.0.0/16")
+            self.store.networks[network.uuid] = Listed(network, ref.id, self.now() + self.lag)
             return network
 
     def create_ports(self, ref: ClusterRef, requests: Sequence[PortRequest]) -> Sequence[Port]:
         """Make ports in one call; names need not be unique."""
         with self.call("create_ports"):
-            if any(request.network not in self._networks for request in requests):
-                raise ConflictError("the network is gone")
-            made = []
-            for request in requests:
-                self._serial += 1
-                high, low = divmod(self._serial % 60_000 + 10, 250)
-                address, mac = f"10.77.{high}.{low + 1}", f"52:54:00:00:{high:02x}:{low:02x}"
-                now = self.now()
-                port = Port(self._uuid(), request.tag, request.name, address, mac, created=now, network=request.network)
-                self._ports[port.uuid] = Listed(port, ref.id, now + self.lag)
-                made.append(port)
+            self._around.check_quota("ports", len(requests))
+            if any(not self._has_addresses(request.network) for request in requests):
+                raise ConflictError("the network is gone, or has no subnet")
+            made = [self._port(request) for request in requests]
+            groups = [self._around.groups_of(ref, port) if self.parts else frozenset[str]() for port in made]
+            for port, mine in zip(made, groups, strict=True):
+                self.store.groups[port.uuid] = mine
+                self.store.ports[port.uuid] = Listed(port, ref.id, port.created + self.lag)
             return made
+
+    def _port(self, request: PortRequest) -> Port:
+        uuid = self.store.uuid()
+        high, low = divmod(self.store.serial % 60_000 + 10, 250)
+        return Port(
+            uuid=uuid,
+            tag=request.tag,
+            name=request.name,
+            address=f"10.77.{high}.{low + 1}",
+            mac=f"52:54:00:00:{high:02x}:{low:02x}",
+            created=self.now(),
+            network=request.network,
+            claim=request.claim,
+        )
+
+    def delete_ports(self, ref: ClusterRef, uuids: Sequence[str]) -> None:
+        """Delete ports; one that a machine holds is in use."""
+        with self.call("delete_ports"):
+            self.store.age(self.now())
+            mine = [x for u in uuids if (x := self.store.ports.get(u)) and x.cluster == ref.id]
+            if any(x.thing.device in self.store.machines for x in mine):
+                raise ConflictError("a machine holds the port")
+            for listed in mine:
+                del self.store.ports[listed.thing.uuid]
+                del self.store.groups[listed.thing.uuid]
+
+    def delete_network(self, ref: ClusterRef, uuid: str) -> None:
+        """Delete a network; one with ports or a subnet is in use."""
+        with self.call("delete_network"):
+            listed = self.store.networks.get(uuid)
+            if listed is None or listed.cluster != ref.id:
+                return
+            users = {x.link for x in self.store.parts.values()} | {x.thing.network for x in self.store.ports.values()}
+            if uuid in users:
+                raise ConflictError("the network has ports or a subnet")
+            del self.store.networks[uuid]
+            if not self.parts and not any(x.cluster == ref.id for x in self.store.networks.values()):
+                self.store.notes.pop(ref.id, None)
+
+    def create_part(self, ref: ClusterRef, request: PartRequest, observed: Observed) -> Part:
+        """Make a part, or complete it."""
+        return self._around.create(ref, request, observed)
+
+    def create_volume(self, ref: ClusterRef, request: VolumeRequest) -> Part:
+        """Make a volume."""
+        return self._around.create_volume(ref, request)
+
+    def delete_part(self, ref: ClusterRef, part: Part) -> None:
+        """Delete a part that nothing uses."""
+        self._around.delete(ref, part)
+
+    def keep_volumes(self, ref: ClusterRef, parts: Sequence[Part]) -> None:
+        """Mark volumes as kept."""
+        self._around.keep(ref, parts)
+
+    def annotate(self, ref: ClusterRef, notes: dict[str, str]) -> None:
+        """Write or remove notes."""
+        with self.call("annotate"):
+            if self.parts:
+                self._around.check_notes(ref)
+            mine = {**self.store.notes.get(ref.id, {}), **notes}
+            self.store.notes[ref.id] = {key: value for key, value in mine.items() if value}
+
+    # Writes: machines ------------------------------------------------------------------------------------------
 
     def create_machine(self, ref: ClusterRef, request: MachineRequest) -> Machine:
         """Make a machine on its port."""
         with self.call("create_machine", request.name):
-            held = self._ports.get(request.port.uuid)
+            held = self.store.ports.get(request.port.uuid)
+            volume = self.store.parts.get(request.volume)
             if held is None:
                 raise ConflictError(f"there is no port {request.port.uuid} any more")
             if held.thing.device:
                 raise ConflictError(f"port {request.port.uuid} is in use")
-            if 0 <= self.quota <= len(self._alive()):
-                message = f"quota for machines: 1 asked, {len(self._alive())} used, {self.quota} allowed"
-                raise QuotaError(message, remedy="lower the counts in the spec, or ask for more quota")
-            now = self.now()
-            endpoint = Endpoint("127.0.0.1", 22) if request.role is Role.HEAD else None
+            if request.volume and (volume is None or not self._around.picture(volume).ready):
+                raise ConflictError(f"volume {request.volume} is not ready")
+            if volume is not None and self._around.picture(volume).used_by:
+                raise ConflictError(f"volume {request.volume} is in use")
+            self._check_room(1)
+            now, head = self.now(), request.role is Role.HEAD
             machine = Machine(
-                uuid=self._uuid(),
+                uuid=self.store.uuid(),
                 tag=request.tag,
                 name=request.name,
                 role=request.role,
@@ -194,17 +261,20 @@ class MemoryCloud:
                 port=request.port.uuid,
                 address=request.port.address,
                 started=now,
-                endpoint=endpoint,
+                endpoint=Endpoint("127.0.0.1", 22) if head else None,
+                host_key=request.host_key,
             )
             trouble, after = self.faults.machine(request.name)
-            self._machines[machine.uuid] = Entry(
+            self.store.machines[machine.uuid] = Entry(
                 machine,
                 ref.id,
-                now + self.lag,
-                now + self.build_time,
-                self.ready_time,
-                trouble,
-                now + after,
+                seen_from=now + self.lag,
+                active_at=now + self.build_time,
+                ready_after=self.ready_time,
+                trouble=trouble,
+                trouble_at=now + after,
+                volume=request.volume,
+                head=PretendedHead(request.user_data) if head else None,
             )
             held.thing = replace(held.thing, device=machine.uuid)
             return machine
@@ -212,34 +282,14 @@ class MemoryCloud:
     def delete_machine(self, ref: ClusterRef, uuid: str) -> None:
         """Let a machine go after ``delete_time``."""
         with self.call("delete_machine"):
-            if (entry := self._own(ref, uuid)) and entry.gone_at == float("inf"):
+            if (entry := self._own(ref, uuid)) and entry.gone_at == FOREVER:
                 entry.gone_at = self.now() + self.delete_time
-
-    def delete_ports(self, ref: ClusterRef, uuids: Sequence[str]) -> None:
-        """Delete ports; one that a machine holds is in use."""
-        with self.call("delete_ports"):
-            self._age()
-            mine = [x for u in uuids if (x := self._ports.get(u)) and x.cluster == ref.id]
-            if any(x.thing.device in self._machines for x in mine):
-                raise ConflictError("a machine holds the port")
-            for listed in mine:
-                del self._ports[listed.thing.uuid]
-
-    def delete_network(self, ref: ClusterRef, uuid: str) -> None:
-        """Delete a network; one with ports is in use."""
-        with self.call("delete_network"):
-            listed = self._networks.get(uuid)
-            if listed is None or listed.cluster != ref.id:
-                return
-            if any(x.thing.network == uuid for x in self._ports.values()):
-                raise ConflictError("the network has ports")
-            del self._networks[uuid]
-            if not any(x.cluster == ref.id for x in self._networks.values()):
-                self._notes.pop(ref.id, None)
 
     def start_machine(self, ref: ClusterRef, uuid: str) -> None:
         """Boot a machine that is off."""
         with self.call("start_machine"):
+            if (entry := self._own(ref, uuid)) and entry.machine.state is MachineState.SHELVED:
+                raise ConflictError(f"machine {entry.machine.name} is shelved")
             self._boot(ref, uuid)
 
     def reboot_machine(self, ref: ClusterRef, uuid: str) -> None:
@@ -250,131 +300,30 @@ class MemoryCloud:
     def stop_machine(self, ref: ClusterRef, uuid: str) -> None:
         """Shut down at once."""
         with self.call("stop_machine"):
-            if entry := self._own(ref, uuid):
-                entry.machine, entry.trouble = replace(entry.machine, state=MachineState.SHUTOFF), Trouble.NONE
-                entry.active_at = float("inf")
+            self._rest(ref, uuid, MachineState.SHUTOFF)
 
-    def annotate(self, ref: ClusterRef, notes: dict[str, str]) -> None:
-        """Write or remove notes."""
-        with self.call("annotate"):
-            mine = self._notes.setdefault(ref.id, {})
-            mine.update(notes)
-            for key in [key for key, value in notes.items() if not value]:
-                del mine[key]
+    def shelve_machine(self, ref: ClusterRef, uuid: str) -> None:
+        """Shelve at once."""
+        with self.call("shelve_machine"):
+            self._rest(ref, uuid, MachineState.SHELVED)
+
+    def unshelve_machine(self, ref: ClusterRef, uuid: str) -> None:
+        """Boot a shelved machine."""
+        with self.call("unshelve_machine"):
+            if (entry := self._own(ref, uuid)) and entry.machine.state is MachineState.SHELVED:
+                self._boot(ref, uuid)
 
     def close(self) -> None:
         """Nothing to close."""
 
-    # What stands in for SSH ----------------------------------------------------------------------------------
-
-    def control(self, ref: ClusterRef) -> MemoryControl:
-        """The pretended scheduler of one cluster."""
-        return MemoryControl(self, ref)
-
-    def execute(self, ref: ClusterRef, command: str) -> CommandResult:
-        """Pretend to run a command on the head: ``hostname`` and ``srun … hostname`` answer, others echo."""
-        names = sorted(m.name for m in self.observe(ref).workers())
-        if "hostname" in command:
-            text = "".join(f"{name}\n" for name in names) if "srun" in command else "head\n"
-            return CommandResult(text, "", 0)
-        return CommandResult(f"{command}\n", "", 0)
-
-    # For tests -----------------------------------------------------------------------------------------------
-
-    def entries(self, ref: ClusterRef) -> list[Entry]:
-        """A cluster's machines with their hidden life."""
-        return [entry for entry in self._machines.values() if entry.cluster == ref.id]
-
-    def resources(self) -> list[str]:
-        """The tag of everything that exists, whoever's it is."""
-        with self.lock:
-            self._age()
-            tags = [x.thing.tag for x in self._networks.values()] + [x.thing.tag for x in self._ports.values()]
-            return tags + [e.machine.tag for e in self._machines.values()]
-
-    def kill(self, name: str) -> None:
-        """Let every machine of this name die now."""
-        with self.lock:
-            for entry in self._machines.values():
-                if entry.machine.name == name:
-                    entry.trouble, entry.trouble_at = Trouble.DIES, self.now()
-
-    def occupy(self, name: str, seconds: float) -> None:
-        """Let users' jobs run on a machine for so long."""
-        with self.lock:
-            for entry in self._machines.values():
-                if entry.machine.name == name:
-                    entry.busy_until = self.now() + seconds
-
-    def lose(self, name: str) -> None:
-        """Let somebody else have deleted a machine, disk and all."""
-        with self.lock:
-            for entry in self._machines.values():
-                if entry.machine.name == name:
-                    entry.gone_at = self.now()
-            self._age()
-
     # Inside --------------------------------------------------------------------------------------------------
 
-    @property
-    def listing_lag(self) -> float:
-        """The scripted lag."""
-        return self.lag
+    def _has_addresses(self, network: str) -> bool:
+        if self.there is not None and network == self.there.uuid:
+            return True
+        listed = self.store.networks.get(network)
+        return listed is not None and bool(self._network(listed).cidr)
 
-    @contextmanager
-    def call(self, name: str, subject: str = "") -> Iterator[None]:
-        with self.lock:
-            number = self._calls[name] = self._calls.get(name, 0) + 1
-            fault = self.faults.call(name, number, subject)
-            fault.before()
-            yield
-            if name not in ("observe", "clusters"):
-                self._effects += 1
-                if self.after_effect is not None:
-                    self.after_effect(self._effects)
-            fault.after()
-
-    def _uuid(self) -> str:
-        self._serial += 1
-        return str(uuids.UUID(int=self._serial, version=4))
-
-    def _own(self, ref: ClusterRef, uuid: str) -> Entry | None:
-        with self.lock:
-            self._age()
-            entry = self._machines.get(uuid)
-            if entry is not None and entry.cluster != ref.id:
-                raise PermanentError(f"machine {uuid} is not of cluster {ref.name}")
-            return entry
-
-    def _alive(self) -> list[Entry]:
-        with self.lock:
-            self._age()
-            return list(self._machines.values())
-
-    def _age(self) -> None:
-        now = self.now()
-        for uuid in [u for u, e in self._machines.items() if e.gone_at <= now]:
-            entry = self._machines.pop(uuid)
-            if held := self._ports.get(entry.machine.port):
-                held.thing = replace(held.thing, device="")
-
-    def _boot(self, ref: ClusterRef, uuid: str) -> None:
-        if entry := self._own(ref, uuid):
-            now = self.now()
-            entry.machine = replace(entry.machine, state=MachineState.BUILD, started=now, fault="")
-            entry.active_at = now + self.build_time
-            entry.drained = False
-            if entry.trouble in (Trouble.DIES, Trouble.ERROR):
-                entry.trouble = Trouble.NONE
-
-    def picture(self, entry: Entry) -> Machine:
-        now, state, fault = self.now(), entry.machine.state, entry.machine.fault
-        if entry.gone_at != float("inf"):
-            state = MachineState.DELETING
-        elif entry.trouble in (Trouble.ERROR, Trouble.DIES) and entry.trouble_at <= now:
-            state, fault = MachineState.ERROR, f"scripted: {entry.trouble}"
-        elif state is MachineState.BUILD and entry.active_at <= now:
-            state = MachineState.ACTIVE
-        if state is not entry.machine.state:
-            entry.machine = replace(entry.machine, state=state, fault=fault)
-        return entry.machine
+    def _network(self, listed: Listed[Network]) -> Network:
+        subnet = any(x.link == listed.thing.uuid for x in self.store.parts.values())
+        return replace(listed.thing, cidr="10.77.0.0/16") if subnet else listed.thing

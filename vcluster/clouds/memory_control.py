@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vcluster.clouds.faults import Trouble
-from vcluster.clouds.memory_parts import Entry
+from vcluster.clouds.memory_store import Entry
 from vcluster.model import ClusterRef, Health, MachineState, Observed
 
 if TYPE_CHECKING:
-    from vcluster.clouds.memory import MemoryCloud
+    from vcluster.clouds.memory_project import MemoryProject
 
 __all__ = ["MemoryControl"]
 
@@ -18,7 +18,7 @@ __all__ = ["MemoryControl"]
 class MemoryControl:
     """A scheduler that says READY some virtual seconds after a machine became ACTIVE."""
 
-    def __init__(self, cloud: MemoryCloud, ref: ClusterRef) -> None:
+    def __init__(self, cloud: MemoryProject, ref: ClusterRef) -> None:
         self._cloud, self._ref = cloud, ref
 
     def health(self, observed: Observed) -> dict[str, Health]:
@@ -49,7 +49,7 @@ class MemoryControl:
 
     def _judge(self, entry: Entry) -> Health:
         now = self._cloud.now()
-        state = self._cloud.picture(entry).state
+        state = entry.picture(now).state
         if state is not MachineState.ACTIVE:
             return Health.UNKNOWN
         if entry.trouble is Trouble.MISCONFIGURED:

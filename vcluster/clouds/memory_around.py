@@ -1,0 +1,254 @@
+"""What stands around machines in a memory cloud that is asked to be like an OpenStack: the parts and their rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vcluster.chosen import chosen_network, chosen_part, chosen_ports
+from vcluster.clouds.memory_store import Listed, Store, shown
+from vcluster.errors import ConflictError, PermanentError, QuotaError
+from vcluster.model import (
+    Allowance,
+    ClusterRef,
+    Layout,
+    Observed,
+    Part,
+    PartKind,
+    PartRequest,
+    Port,
+    Role,
+    VolumeRequest,
+    Wishes,
+)
+
+if TYPE_CHECKING:
+    from vcluster.clouds.memory_project import MemoryProject
+
+__all__ = ["Around"]
+
+_RESOURCE = {
+    PartKind.SUBNET: "subnets",
+    PartKind.ROUTER: "routers",
+    PartKind.SECURITY_GROUP: "security_groups",
+    PartKind.SERVER_GROUP: "server_groups",
+    PartKind.FLOATING_IP: "floating_ips",
+    PartKind.VOLUME: "volumes",
+}
+_STANDING = (
+    (PartKind.SECURITY_GROUP, "head"),
+    (PartKind.SECURITY_GROUP, "members"),
+    (PartKind.SERVER_GROUP, "workers"),
+)
+_OF_OWN_NETWORK = ((PartKind.ROUTER, "router"), (PartKind.SUBNET, "subnet"), (PartKind.GATEWAY, "gateway"))
+
+
+class Around:
+    """Parts, quota, and what depends on what. Called with the cloud's lock held."""
+
+    def __init__(self, cloud: MemoryProject, store: Store) -> None:
+        self._cloud, self._store = cloud, store
+
+    # What there shall be -------------------------------------------------------------------------------------
+
+    def layout(self, ref: ClusterRef, wishes: Wishes, observed: Observed) -> Layout:
+        """The network that is there already for all, else an own one; security and server groups; a floating IP."""
+        there = self._cloud.there
+        if wishes.network and (there is None or wishes.network != there.uuid):
+            raise PermanentError(f"there is no network {wishes.network!r}")
+        known = chosen_network(observed)
+        foreign = there if known is None or known.foreign else None
+        keys = list(_STANDING) + ([] if foreign else list(_OF_OWN_NETWORK))
+        if wishes.public_ip:
+            keys.append((PartKind.FLOATING_IP, "head"))
+        return Layout(foreign, tuple(PartRequest(kind, name, ref.tag(kind)) for kind, name in keys))
+
+    def allowances(self) -> Mapping[str, Allowance]:
+        """What is limited."""
+        return {name: Allowance(name, self._used(name), limit) for name, limit in self._cloud.limits.items()}
+
+    def check_quota(self, resource: str, asked: int = 1) -> None:
+        """Refuse what is too much."""
+        limit, used = self._cloud.limits.get(resource, -1), self._used(resource)
+        if 0 <= limit < used + asked:
+            raise QuotaError(f"quota for {resource}: {asked} asked, {used} used, {limit} allowed")
+
+    def _used(self, resource: str) -> int:
+        if resource == "instances":
+            return len(self._store.machines)
+        if resource == "ports":
+            return len(self._store.ports)
+        if resource == "networks":
+            return len(self._store.networks)
+        kinds = [kind for kind, word in _RESOURCE.items() if word == resource]
+        return sum(listed.thing.kind in kinds for listed in self._store.parts.values())
+
+    # Pictures ------------------------------------------------------------------------------------------------
+
+    def pictures(self, ref: ClusterRef, now: float) -> tuple[Part, ...]:
+        """Every part of a cluster that listings show."""
+        return tuple(self.picture(listed) for listed in shown(self._store.parts.values(), ref, now))
+
+    def picture(self, listed: Listed[Part]) -> Part:
+        """A part with what uses it, and whether it is complete."""
+        part, user = listed.thing, listed.link
+        ready = part.ready and listed.ready_at <= self._cloud.now() and not part.fault
+        if part.kind is PartKind.FLOATING_IP:
+            user = user if user in self._store.ports else ""
+            ready = bool(user)
+        elif part.kind is PartKind.VOLUME:
+            user = next((u for u, e in self._store.machines.items() if e.volume == part.uuid), "")
+        elif part.kind is PartKind.SECURITY_GROUP:
+            user = self._in_group(part.uuid)
+        return replace(part, ready=ready, used_by=user)
+
+    def _in_group(self, uuid: str) -> str:
+        members = [self._store.ports[u].thing for u, groups in self._store.groups.items() if uuid in groups]
+        return next((p.uuid for p in sorted(members, key=lambda p: not p.tag.endswith(f"/{Role.HEAD}"))), "")
+
+    # Making --------------------------------------------------------------------------------------------------
+
+    def create(self, ref: ClusterRef, request: PartRequest, observed: Observed) -> Part:
+        """Make a part or complete it; a security group is made without its rules, and then gets them."""
+        old = chosen_part(observed, request.kind, request.name)
+        listed = self._store.parts.get(old.uuid) if old else None
+        if listed is None:
+            with self._cloud.call("create_part", f"{request.kind} {request.name}"):
+                link = self._link(request.kind, observed)
+                if resource := _RESOURCE.get(request.kind):
+                    self.check_quota(resource)
+                ready = request.kind is not PartKind.SECURITY_GROUP
+                part = Part(self._store.uuid(), request.tag, request.kind, request.name, ready)
+                listed = self._keep(ref, part, link)
+            if ready:
+                return self.picture(listed)
+        with self._cloud.call("complete_part", f"{request.kind} {request.name}"):
+            if request.kind is PartKind.FLOATING_IP:
+                listed.link = self._link(request.kind, observed)
+            listed.thing = replace(listed.thing, ready=True)
+            return self.picture(listed)
+
+    def create_volume(self, ref: ClusterRef, request: VolumeRequest) -> Part:
+        """Make a volume, which takes its time to be ready, or never will be when the script says so."""
+        with self._cloud.call("create_volume", request.name):
+            self.check_quota("volumes")
+            fault = "scripted: it fails" if self._cloud.faults.volume(request.name) else ""
+            part = Part(self._store.uuid(), request.tag, PartKind.VOLUME, request.name, fault=fault)
+            listed = self._keep(ref, part, "")
+            listed.ready_at = self._cloud.now() + self._cloud.volume_time
+            return self.picture(listed)
+
+    def _keep(self, ref: ClusterRef, part: Part, link: str) -> Listed[Part]:
+        now = self._cloud.now()
+        listed = Listed(replace(part, created=now), ref.id, now + self._cloud.lag, link)
+        self._store.parts[part.uuid] = listed
+        return listed
+
+    def _link(self, kind: PartKind, observed: Observed) -> str:
+        """What a part hangs on, by what its maker saw."""
+        match kind:
+            case PartKind.SUBNET:
+                network = chosen_network(observed)
+                return self._there(network.uuid if network else "", self._store.networks, "network")
+            case PartKind.GATEWAY:
+                self._there(self._uuid_of(observed, PartKind.SUBNET, "subnet"), self._store.parts, "subnet")
+                return self._there(self._uuid_of(observed, PartKind.ROUTER, "router"), self._store.parts, "router")
+            case PartKind.FLOATING_IP:
+                head = next((p for p in chosen_ports(observed).values() if p.tag.endswith(f"/{Role.HEAD}")), None)
+                return self._there(head.uuid if head else "", self._store.ports, "port of the head")
+            case _:
+                return ""
+
+    @staticmethod
+    def _uuid_of(observed: Observed, kind: PartKind, name: str) -> str:
+        part = chosen_part(observed, kind, name)
+        return part.uuid if part else ""
+
+    @staticmethod
+    def _there(uuid: str, things: Mapping[str, object], what: str) -> str:
+        if uuid not in things:
+            raise ConflictError(f"the {what} is not there")
+        return uuid
+
+    def groups_of(self, ref: ClusterRef, port: Port) -> frozenset[str]:
+        """The security groups for a new port: those that the head's port is in, else the oldest of each name.
+
+        Raises:
+            ConflictError: there are none yet.
+        """
+        names = ("head", "members") if port.tag.endswith(f"/{Role.HEAD}") else ("members",)
+        heads = [
+            x.thing for x in self._store.ports.values() if x.cluster == ref.id and x.thing.tag == ref.tag(Role.HEAD)
+        ]
+        known: frozenset[str] = frozenset()
+        for head in sorted(heads, key=lambda p: (p.device not in self._store.machines, p.created, p.uuid)):
+            known = known or self._store.groups.get(head.uuid, frozenset())
+        chosen = []
+        for name in names:
+            groups = [
+                listed.thing
+                for listed in self._store.parts.values()
+                if listed.cluster == ref.id
+                and (listed.thing.kind, listed.thing.name) == (PartKind.SECURITY_GROUP, name)
+            ]
+            if not groups:
+                raise ConflictError(f"there is no security group {name}")
+            chosen.append(min(groups, key=lambda g: (g.uuid not in known, g.created, g.uuid)).uuid)
+        return frozenset(chosen)
+
+    # Unmaking ------------------------------------------------------------------------------------------------
+
+    def delete(self, ref: ClusterRef, part: Part) -> None:
+        """Delete a part that nothing uses."""
+        with self._cloud.call("delete_part", f"{part.kind} {part.name}"):
+            listed = self._store.parts.get(part.uuid)
+            if listed is None:
+                return
+            self._check_mine(ref, listed)
+            if listed.thing.kept:
+                raise PermanentError(f"volume {part.name} is kept")
+            if user := self._user(listed):
+                raise ConflictError(f"{part.kind} {part.name} is in use by {user}")
+            del self._store.parts[part.uuid]
+            if not any(one.cluster == ref.id for one in self._carriers()):
+                self._store.notes.pop(ref.id, None)
+
+    def keep(self, ref: ClusterRef, parts: Sequence[Part]) -> None:
+        """Mark volumes as kept."""
+        with self._cloud.call("keep_volumes"):
+            for part in parts:
+                if listed := self._store.parts.get(part.uuid):
+                    self._check_mine(ref, listed)
+                    listed.thing = replace(listed.thing, kept=True)
+
+    def check_notes(self, ref: ClusterRef) -> None:
+        """Notes need something to be written on."""
+        if not any(one.cluster == ref.id for one in self._carriers()):
+            raise ConflictError("nothing is there to write notes on")
+
+    def _carriers(self) -> list[Listed[Part]]:
+        return [one for one in self._store.parts.values() if one.thing.kind is PartKind.SECURITY_GROUP]
+
+    def _check_mine(self, ref: ClusterRef, listed: Listed[Part]) -> None:
+        if listed.cluster != ref.id:
+            raise PermanentError(f"{listed.thing.kind} {listed.thing.uuid} is not of cluster {ref.name}")
+
+    def _user(self, listed: Listed[Part]) -> str:
+        """What must go before a part can."""
+        part, parts = listed.thing, self._store.parts.values()
+        match part.kind:
+            case PartKind.SUBNET:
+                gateway = any(p.thing.kind is PartKind.GATEWAY and p.cluster == listed.cluster for p in parts)
+                return next(
+                    (p.thing.uuid for p in self._store.ports.values() if p.thing.network == listed.link), ""
+                ) or ("a router" if gateway else "")
+            case PartKind.ROUTER:
+                return "a subnet" if any(p.link == part.uuid for p in parts) else ""
+            case PartKind.GATEWAY:
+                bound = (p for p in parts if p.thing.kind is PartKind.FLOATING_IP and p.cluster == listed.cluster)
+                return next((p.thing.uuid for p in bound if p.link in self._store.ports), "")
+            case PartKind.SECURITY_GROUP | PartKind.VOLUME:
+                return self.picture(listed).used_by
+            case _:
+                return ""
