@@ -1,0 +1,20 @@
+"""OpenStack, by openstacksdk: the cloud that matters.
+
+::
+
+    connect.py    clouds.yaml, openrc, OS_*: who asks, and which project
+    rest.py       one request: retries, paging, the cloud's clock
+    errors.py     an answer's status and words -> our error classes
+    marks.py      how identity, notes and names are written on resources
+    pictures.py   the cloud's JSON -> our frozen pictures
+    lookups.py    flavors, images, quota: asked once
+    networks.py   the networks, subnets and routers that are there before a cluster
+    layout.py     what a cluster needs around its machines
+    observe.py    one listing per kind
+    create.py, delete.py, power.py, notes.py, clusters.py
+    cloud.py      the protocol of vcluster.clouds.base
+"""
+
+from vcluster.clouds.openstack.cloud import OpenStackCloud
+
+__all__ = ["OpenStackCloud"]

@@ -1,0 +1,235 @@
+"""The way in: credentials by the SDK alone (clouds.yaml, openrc, ``OS_*``, application credentials), and who asks.
+
+Nothing is asked of the cloud before it is needed; ``import openstack`` takes a second and happens here only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from vcluster.clouds.openstack import errors
+from vcluster.clouds.openstack.rest import TIMEOUT, Clock, Service
+from vcluster.errors import CloudError, PermanentError, UsageError
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
+    from openstack.proxy import Proxy
+
+__all__ = ["CONNECTIONS", "ENVIRONMENT", "Identity", "Services", "connect"]
+
+ENVIRONMENT = "envvars"
+"""The SDK's name for the cloud that ``OS_*`` variables describe."""
+
+FROM_ENVIRONMENT = ("openstack", ENVIRONMENT)
+"""What a spec may call it. Horizon's clouds.yaml, ready for download, has an entry `openstack`: that goes first."""
+
+CONNECTIONS = 24
+"""How many requests may be under way at once; kept open between calls."""
+
+COMPUTE_VERSION = "2.52"
+"""Tags in the create call (Nova 16.1, 2017); the flavor's name within the server came with 2.47."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks, where."""
+
+    user: str
+    user_name: str
+    project: str
+    project_name: str
+    region: str
+    cloud: str
+
+    def __str__(self) -> str:
+        region = f", region {self.region}" if self.region else ""
+        return f"project {self.project_name} ({self.project}){region}, as {self.user_name}, by cloud `{self.cloud}`"
+
+
+class Services:
+    """The services of one cloud, as one user in one project.
+
+    Args:
+        connection: the SDK's.
+        cloud: its name, for messages.
+    """
+
+    def __init__(self, connection: Connection, cloud: str) -> None:
+        self._connection = connection
+        self._cloud = cloud
+        self._lock = threading.Lock()
+        self._identity: Identity | None = None
+        self.clock = Clock()
+        proxies: dict[str, Callable[[], Proxy]] = {
+            "compute": lambda: connection.compute,
+            "network": lambda: connection.network,
+            "image": lambda: connection.image,
+            "block_storage": lambda: connection.block_storage,
+        }
+        # One after the other: the SDK makes these adapters without a lock.
+        making = threading.Lock()
+
+        def guarded(make: Callable[[], Proxy]) -> Proxy:
+            with making:
+                return make()
+
+        self.compute = Service("Nova", partial(guarded, proxies["compute"]), self.clock, COMPUTE_VERSION)
+        self.network = Service("Neutron", partial(guarded, proxies["network"]), self.clock)
+        self.image = Service("Glance", partial(guarded, proxies["image"]), self.clock)
+        self.volume = Service("Cinder", partial(guarded, proxies["block_storage"]), self.clock)
+
+    @property
+    def identity(self) -> Identity:
+        """Who asks; gets a token when there is none yet.
+
+        Raises:
+            PermanentError: the credential is refused, or is for no project.
+            TemporaryError: Keystone does not answer.
+        """
+        with self._lock:
+            if self._identity is None:
+                self._identity = self._authenticate()
+            return self._identity
+
+    @property
+    def has_volumes(self) -> bool:
+        """Whether there is a Cinder."""
+        return self._has("block-storage")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connection.close()
+
+    def _authenticate(self) -> Identity:
+        doing = f"cloud `{self._cloud}`"
+        session, region = self._connection.session, self._connection.config.get_region_name()
+        plugin = session.auth
+        try:
+            access = getattr(plugin, "get_access", lambda _: None)(session)
+        except Exception as error:
+            raise errors.from_exception(error, doing=doing) from error
+        if access is None:
+            raise PermanentError(
+                f"{doing}: this kind of credential names no user",
+                remedy="use a password or an application credential (auth_type: v3applicationcredential)",
+            )
+        if not access.project_id:
+            raise PermanentError(
+                f"{doing}: the credential is for no project", remedy="set project_name (OS_PROJECT_NAME)"
+            )
+        identity = Identity(
+            user=access.user_id,
+            user_name=access.username or access.user_id,
+            project=access.project_id,
+            project_name=access.project_name or access.project_id,
+            region=region or "",
+            cloud=self._cloud,
+        )
+        self._check_region(access, region or "")
+        return identity
+
+    def _check_region(self, access: object, region: str) -> None:
+        catalogue = getattr(access, "service_catalog", None)
+        if catalogue is None:
+            return
+        kinds = {entry.get("type"): entry.get("endpoints", []) for entry in catalogue.catalog}
+        regions = {str(e.get("region_id") or e.get("region") or "") for e in kinds.get("compute", [])}
+        if not regions:
+            raise PermanentError(
+                f"cloud `{self._cloud}`: this project has no compute service",
+                remedy="an allocation must be active for the project; check project_name, or ask the operator",
+            )
+        if region and region not in regions:
+            raise PermanentError(
+                f"cloud `{self._cloud}` has no region {region!r}", remedy=f"it has: {', '.join(sorted(regions))}"
+            )
+
+    def _has(self, service: str) -> bool:
+        config = self._connection.config
+        try:
+            # Out of the catalogue, which came with the token: asks nobody.
+            found = config.get_session_client(service).get_endpoint(skip_discovery=True)
+        except Exception as error:
+            said = errors.from_exception(error, doing=f"looking for {service}")
+            if not isinstance(said, PermanentError):
+                raise said from error
+            return False
+        return found is not None
+
+
+def connect(name: str) -> Services:
+    """The cloud of that name: an entry of clouds.yaml, or for ``openstack`` and ``envvars`` the ``OS_*`` variables.
+
+    Raises:
+        UsageError: there is no such entry, or no such variables.
+        PermanentError: the entry lacks something.
+    """
+    import openstack
+    import openstack.config
+    import yaml
+    from openstack import exceptions as sdk
+
+    try:
+        config = openstack.config.OpenStackConfig()
+        names = [str(n) for n in config.get_cloud_names()]
+        entry = name
+        if name in FROM_ENVIRONMENT and name not in names:
+            entry = ENVIRONMENT
+        if entry not in names:
+            raise _unknown(name, names, config.config_filename)
+        connection = openstack.connect(cloud=entry, app_name="vcluster")
+    except yaml.YAMLError as error:
+        raise PermanentError(f"clouds.yaml cannot be read: {' '.join(str(error).split())}") from error
+    except (sdk.ConfigException, OSError) as error:
+        raise PermanentError(
+            f"cloud `{name}`: {errors.words(str(error)) or type(error).__name__}",
+            remedy="`openstack --os-cloud " + name + " token issue` must work first",
+        ) from error
+    except CloudError:
+        raise
+    except Exception as error:
+        raise _incomplete(name, error) from error
+    _widen(connection)
+    return Services(connection, name)
+
+
+def _incomplete(name: str, error: Exception) -> CloudError:
+    from keystoneauth1 import exceptions as ks
+
+    if isinstance(error, ks.MissingRequiredOptions):
+        missing = ", ".join(option.dest for option in error.options)
+        return PermanentError(
+            f"cloud `{name}`: the credential is not complete: {missing} missing",
+            remedy="add it to clouds.yaml, or set OS_* (with a password, `source` the openrc file again)",
+        )
+    return errors.from_exception(error, doing=f"cloud `{name}`")
+
+
+def _unknown(name: str, names: list[str], file: str | None) -> UsageError:
+    if name in FROM_ENVIRONMENT:
+        return UsageError(
+            "there are no OS_* variables", remedy="`source` the project's openrc file, or name a cloud of clouds.yaml"
+        )
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or sorted(names)
+    where = f" in {file}" if file else ""
+    known = ", ".join(f"`{n}`" for n in near)
+    remedy = f"there is {known}" if names else "get one from your cloud's dashboard (API access, clouds.yaml)"
+    if not file:
+        remedy = "no clouds.yaml was found (./, ~/.config/openstack/, /etc/openstack/, $OS_CLIENT_CONFIG_FILE)"
+    return UsageError(f"there is no cloud `{name}`{where}", remedy=remedy)
+
+
+def _widen(connection: Connection) -> None:
+    """Make room for our threads: the SDK's pool keeps ten connections, and would open and close all others."""
+    from keystoneauth1.session import TCPKeepAliveAdapter
+
+    session = connection.session
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, TCPKeepAliveAdapter(pool_maxsize=CONNECTIONS))
+    if session.timeout is None:
+        session.timeout = TIMEOUT

@@ -1,0 +1,166 @@
+"""What a cloud answered, as one of our error classes.
+
+The class decides what happens next (see :mod:`vcluster.errors`), so this is the one place where statuses and the
+services' English are interpreted. Nova, Neutron, Cinder, Glance and Keystone each wrap their words differently, and
+each has its own status for "no room": Nova 403, Cinder 413, Neutron 409.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+
+from vcluster.errors import CloudError, ConflictError, PermanentError, QuotaError, TemporaryError
+
+__all__ = ["from_answer", "from_exception", "retry_after", "words"]
+
+_QUOTA = re.compile(r"quota exceeded|exceeds? (?:allowed|available)|over limit of|allowed\) exceeded|overquota", re.I)
+_POOL = re.compile(r"no more ip addresses available|no more addresses available|ipaddressgenerationfailure", re.I)
+_NO_WAY_OUT = re.compile(r"is not reachable from subnet", re.I)
+# Nova answers 400 where what a new server shall use went away or is held; a new look tells which.
+_GONE = re.compile(
+    r"(?:port|volume|security group) '?[\w.-]+'? (?:could not be found|not found|is not found|is still in use)"
+    r"|failed to get volume|overlaps with another subnet|router already has a port on subnet",
+    re.I,
+)
+_NO_DISK = re.compile(r"volume-backed servers are allowed", re.I)
+_OVERLOAD = (408, 425, 500, 502, 503, 504)
+
+_MORE_ROOM = "delete what is not needed, ask for less in the spec, or ask the cloud's operator for more quota"
+_LOGIN_AGAIN = "get a new credential (or token) and try again; `openstack token issue` shows whether it works"
+
+
+def words(body: str) -> str:
+    """The sentence in an error's body, whatever the service wraps it in; empty when there is none."""
+    try:
+        told = json.loads(body)
+    except ValueError:
+        text = re.sub(r"<(?:head|title|style).*?</(?:head|title|style)>|<[^>]+>", " ", body, flags=re.S | re.I)
+        return " ".join(text.split())[:400]
+    return " ".join(next(_messages(told), "").split())
+
+
+def _messages(told: object) -> Iterator[str]:
+    if isinstance(told, Mapping):
+        for key in ("message", "detail", "title"):
+            if isinstance(told.get(key), str) and told[key]:
+                # Neutron's type says "OverQuota" where its sentence need not.
+                kind = told.get("type")
+                yield f"{told[key]} ({kind})" if isinstance(kind, str) and kind else told[key]
+        for value in told.values():
+            yield from _messages(value)
+    elif isinstance(told, list):
+        for value in told:
+            yield from _messages(value)
+    elif isinstance(told, str) and told:
+        yield told
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float:
+    """Seconds that ``Retry-After`` asks for (a number or a date); 0 when it does not."""
+    value = headers.get("Retry-After", "").strip()
+    if not value:
+        return 0.0
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        when = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0.0, (when - datetime.fromtimestamp(now, UTC)).total_seconds())
+
+
+def from_answer(  # noqa: PLR0911 (a table, as a chain of conditions)
+    status: int, body: str, *, doing: str, reading: bool = False, delay: float = 0.0
+) -> CloudError:
+    """The error for an answer of 400 or more.
+
+    Args:
+        doing: what was asked, in words ("create port demo-head").
+        reading: the call changes nothing, so nothing that it needs can have gone away meanwhile.
+        delay: seconds that the answer asked us to wait.
+    """
+    said = words(body)
+    text = f"{doing}: {said or 'no reason given'} (HTTP {status})"
+    if status == 429 or (status == 413 and delay and not _QUOTA.search(said)):
+        return TemporaryError(f"{doing}: the cloud limits how fast it may be asked (HTTP {status})", delay=delay)
+    if status in _OVERLOAD:
+        return TemporaryError(text, delay=delay)
+    if status in (400, 403, 409, 413) and (_QUOTA.search(said) or status == 413):
+        return QuotaError(text, remedy=_MORE_ROOM)
+    if status in (400, 404, 409):
+        return _refused(status, said, text, reading=reading)
+    if status == 401:
+        return PermanentError(f"{doing}: the cloud does not accept the credential (HTTP 401)", remedy=_LOGIN_AGAIN)
+    if status == 403:
+        return PermanentError(
+            f"{doing}: the credential may not do this: {said or 'forbidden'} (HTTP 403)",
+            remedy="its role in this project is too small: take one with the `member` role, "
+            "or an application credential that was not restricted",
+        )
+    if status == 406:
+        return PermanentError(text, remedy="this cloud's service is too old for that")
+    return PermanentError(text)
+
+
+def _refused(status: int, said: str, text: str, *, reading: bool) -> CloudError:
+    if _POOL.search(said):
+        return QuotaError(
+            text, remedy="the network's pool of addresses is empty: wait for somebody to give one back, or name another"
+        )
+    if _NO_WAY_OUT.search(said):
+        return PermanentError(
+            text, remedy="the network needs a router with a gateway to the external network; or set access.public_ip"
+        )
+    if _NO_DISK.search(said):
+        return PermanentError(text, remedy="this flavor has no disk of its own: set `root_disk` (GiB)")
+    if status == 409 or _GONE.search(said) or (status == 404 and not reading):
+        return ConflictError(text)
+    return PermanentError(text)
+
+
+def from_exception(error: Exception, *, doing: str) -> CloudError:  # noqa: PLR0911 (a table, as above)
+    """The error for a call that got no answer to be used: no connection, no token, no such service.
+
+    Raises:
+        Exception: ``error`` itself, when it is none of the SDK's.
+    """
+    from keystoneauth1 import exceptions as ks
+    from openstack import exceptions as sdk
+
+    if isinstance(error, CloudError):
+        return error
+    if isinstance(error, ks.HttpError):
+        # Keystone's own answer, to the request for a token that goes before ours.
+        body = error.response.text if error.response is not None else str(error)
+        return from_answer(error.http_status or 500, body, doing=f"{doing}: asking for a token", reading=True)
+    if isinstance(error, ks.SSLError):
+        return PermanentError(
+            f"{doing}: the server's certificate is not trusted: {error}",
+            remedy="name the certificate authority's file with `cacert:` in clouds.yaml, or OS_CACERT",
+        )
+    if isinstance(error, (ks.ConnectionError, ks.ConnectFailure)):
+        return TemporaryError(f"{doing}: no answer: {_first_line(error)}")
+    if isinstance(error, (ks.EndpointNotFound, ks.CatalogException, sdk.ServiceDisabledException)):
+        return PermanentError(
+            f"{doing}: the cloud's catalogue has no such service here: {_first_line(error)}",
+            remedy="check `region_name` and `interface` in clouds.yaml (or OS_REGION_NAME, OS_INTERFACE)",
+        )
+    if isinstance(error, (ks.DiscoveryFailure, sdk.ServiceDiscoveryException, sdk.NotSupported)):
+        return PermanentError(
+            f"{doing}: what answers there is no OpenStack: {_first_line(error)}", remedy="check auth_url (OS_AUTH_URL)"
+        )
+    if isinstance(error, (ks.ClientException, sdk.SDKException)):
+        return PermanentError(f"{doing}: {_first_line(error)}")
+    raise error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,91 @@
+"""What this process saw and did itself, so that it is not asked for again. Nothing here is needed by another run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+
+from vcluster.model import ClusterRef, Observed, Part, PartKind
+
+__all__ = ["Known"]
+
+
+class Known:
+    """Uuids that a listing of this run showed with our tag, and a few things that listings do not tell."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._own: dict[str, set[str]] = {}
+        self._groups: dict[tuple[str, PartKind, str], str] = {}
+        self._public: dict[str, str] = {}
+        self._told: dict[str, float] = {}
+
+    # Identity --------------------------------------------------------------------------------------------------
+
+    def see(self, ref: ClusterRef, observed: Observed, public: Mapping[str, str]) -> None:
+        """Take a whole picture.
+
+        Args:
+            public: floating address by port uuid.
+        """
+        uuids = {m.uuid for m in observed.machines} | {p.uuid for p in observed.ports}
+        uuids |= {p.uuid for p in observed.parts} | {n.uuid for n in observed.networks if not n.foreign}
+        with self._lock:
+            self._own.setdefault(ref.id, set()).update(uuids)
+            for port in observed.ports:
+                self._public.pop(port.uuid, None)
+            self._public.update(public)
+            for key in [k for k in self._groups if k[0] == ref.id]:
+                del self._groups[key]
+        for part in sorted(observed.parts, key=lambda p: (p.ready, -p.created, p.uuid)):
+            self._name(ref, part)
+
+    def made(self, ref: ClusterRef, *uuids: str) -> None:
+        """This process made them, with our tag in the create call."""
+        with self._lock:
+            self._own.setdefault(ref.id, set()).update(uuids)
+
+    def made_part(self, ref: ClusterRef, part: Part) -> None:
+        """As :meth:`made`, for what later calls refer to by name."""
+        self.made(ref, part.uuid)
+        self._name(ref, part)
+
+    def is_own(self, ref: ClusterRef, uuid: str) -> bool:
+        with self._lock:
+            return uuid in self._own.get(ref.id, ())
+
+    def _name(self, ref: ClusterRef, part: Part) -> None:
+        if part.kind in (PartKind.SECURITY_GROUP, PartKind.SERVER_GROUP):
+            with self._lock:
+                self._groups[ref.id, part.kind, part.name] = part.uuid
+
+    def group(self, ref: ClusterRef, kind: PartKind, name: str) -> str:
+        """A group's uuid; empty when it was not seen."""
+        with self._lock:
+            return self._groups.get((ref.id, kind, name), "")
+
+    def forget_groups(self, ref: ClusterRef) -> None:
+        """They are not there any more: the next call looks again."""
+        with self._lock:
+            for key in [k for k in self._groups if k[0] == ref.id]:
+                del self._groups[key]
+
+    # What listings do not tell ---------------------------------------------------------------------------------
+
+    def booted(self, uuids: Iterable[str], now: float) -> None:
+        """This process told these servers to boot."""
+        with self._lock:
+            self._told.update(dict.fromkeys(uuids, now))
+
+    def told(self, uuid: str) -> float:
+        with self._lock:
+            return self._told.get(uuid, 0.0)
+
+    def lend(self, port: str, address: str) -> None:
+        """A port has this floating address."""
+        with self._lock:
+            self._public[port] = address
+
+    def public(self) -> dict[str, str]:
+        with self._lock:
+            return dict(self._public)

@@ -1,0 +1,244 @@
+"""What a cluster needs around its machines, and what of that is there already.
+
+What a cluster has stays as it is: only what is missing is chosen, so a converged run asks nothing here. A choice
+depends on nothing but what is there, so that a run after a killed one chooses the same.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from concurrent.futures import Executor
+
+from vcluster.clouds.openstack import pictures
+from vcluster.clouds.openstack.connect import Services
+from vcluster.clouds.openstack.lookups import Lookups
+from vcluster.clouds.openstack.networks import Foreign, Surroundings, free_cidr
+from vcluster.clouds.openstack.rest import Json
+from vcluster.errors import PermanentError, QuotaError
+from vcluster.model import ClusterRef, Layout, Network, Observed, Part, PartKind, PartRequest, Wishes
+
+__all__ = ["Planner"]
+
+NO_PUBLIC = "set access.public_ip: false, and access.jump to a host that reaches the network"
+
+
+class Planner:
+    """Makes a :class:`Layout`.
+
+    Args:
+        services: the cloud.
+        lookups: for quota.
+        foreign: takes the picture of a network that was chosen.
+        pool: for questions that do not wait for each other.
+    """
+
+    def __init__(self, services: Services, lookups: Lookups, foreign: Foreign, pool: Executor) -> None:
+        self.services = services
+        self.lookups = lookups
+        self.foreign = foreign
+        self.pool = pool
+
+    def layout(self, ref: ClusterRef, wishes: Wishes, observed: Observed) -> Layout:
+        """See :meth:`vcluster.clouds.base.Cloud.layout`."""
+        return _Choice(self, ref, wishes, observed).layout()
+
+
+class _Choice:
+    """One cluster's."""
+
+    def __init__(self, planner: Planner, ref: ClusterRef, wishes: Wishes, observed: Observed) -> None:
+        self._services, self._pool = planner.services, planner.pool
+        self._lookups, self._foreign = planner.lookups, planner.foreign
+        self.ref, self.wishes, self.seen = ref, wishes, observed
+        self._around: Surroundings | None = None
+        self._external: list[Json | None] = []
+
+    def layout(self) -> Layout:
+        network = self._standing()
+        chosen = None if network is not None else self._choose()
+        if network is None and chosen is not None:
+            network = self._foreign.know(pictures.network(chosen, self.around.ipv4(chosen), tag=""))
+        foreign = network if network is not None and network.foreign else None
+        parts = [self._group("head", {"allow_from": ",".join(self.wishes.allow_from)}), self._group("members", {})]
+        if self._wants_server_group():
+            parts.append(self._part(PartKind.SERVER_GROUP, "workers", {}))
+        if foreign is None:
+            parts += self._own(network)
+        if self.wishes.public_ip:
+            parts.append(self._floating_ip(chosen))
+        return Layout(foreign, tuple(parts))
+
+    @property
+    def around(self) -> Surroundings:
+        """The project's networks, asked for when something must be chosen."""
+        if self._around is None:
+            self._around = Surroundings.ask(self._services, self._pool)
+        return self._around
+
+    @property
+    def external(self) -> Json | None:
+        if not self._external:
+            self._external.append(self.around.external(self.wishes.external_network))
+        return self._external[0]
+
+    def _has(self, kind: PartKind, name: str = "") -> Part | None:
+        found = [p for p in self.seen.parts if p.kind is kind and name in ("", p.name)]
+        return min(found, key=lambda p: (not p.ready, p.created, p.uuid), default=None)
+
+    def _part(self, kind: PartKind, name: str, detail: Mapping[str, str]) -> PartRequest:
+        return PartRequest(kind, name or str(kind), self.ref.tag(kind), detail)
+
+    def _group(self, name: str, detail: Mapping[str, str]) -> PartRequest:
+        return self._part(PartKind.SECURITY_GROUP, name, detail)
+
+    # Networks --------------------------------------------------------------------------------------------------
+
+    def _standing(self) -> Network | None:
+        """The network that the cluster has: where its ports are, else its own."""
+        used = {port.network for port in self.seen.ports}
+        own = [n for n in self.seen.networks if not n.foreign]
+        on = [n for n in self.seen.networks if n.uuid in used]
+        return next(iter(on or own), None)
+
+    def _choose(self) -> Json | None:
+        """A network that is there; None: make one.
+
+        Raises:
+            PermanentError: the one that the spec names cannot be used.
+            QuotaError: it has no room.
+        """
+        if self.wishes.network:
+            named = self.around.named(self.wishes.network)
+            self._check_way_out(named)
+            room = self._room(named)
+            if room < self.wishes.slots:
+                raise QuotaError(
+                    f"network {self.wishes.network!r} has no room: {self.wishes.slots} addresses asked, {room} free",
+                    remedy="name a larger network, or none: then the cluster makes its own",
+                )
+            return named
+        usable = self.around.usable(self.external)
+        return usable if usable is not None and self._room(usable) >= self.wishes.slots else None
+
+    def _check_way_out(self, named: Json) -> None:
+        if not self.wishes.public_ip or self.wishes.floating_ip:
+            return
+        foreign_owner = named.get("project_id", named.get("tenant_id")) != self.around.project
+        ways = self.around.ways_out(named)
+        if self.external is None or self.external["id"] in ways or (foreign_owner and not ways):
+            return  # no external network at all is said elsewhere; another project's routers are not seen from here
+        raise PermanentError(
+            f"network {self.wishes.network!r} has no router to {self.external['name']!r}: "
+            "the head's floating IP could not reach it",
+            remedy=f"add a router to it; or {NO_PUBLIC}",
+        )
+
+    def _room(self, network: Json) -> int:
+        """How many addresses the network has left, as far as the project sees."""
+        total = sum(
+            int(ipaddress.IPv4Address(pool["end"])) - int(ipaddress.IPv4Address(pool["start"])) + 1
+            for subnet in self.around.ipv4(network)
+            for pool in subnet.get("allocation_pools", [])
+        )
+        params = {"network_id": network["id"], "fields": ("id",)}
+        held = self._services.network.listing("/ports", "ports", doing="count a network's ports", params=params)
+        return total - len(held) + len(self.seen.ports)
+
+    def _own(self, network: Network | None) -> list[PartRequest]:
+        """Subnet, router and the router's leg, for a network of our own."""
+        subnet = self._has(PartKind.SUBNET)
+        detail = {} if subnet is not None or (network and network.cidr) else {"cidr": self._cidr()}
+        parts = [self._part(PartKind.SUBNET, "", detail)]
+        router, leg = self._has(PartKind.ROUTER), self._has(PartKind.GATEWAY)
+        if router is not None:
+            return [*parts, self._part(PartKind.ROUTER, "", {}), self._part(PartKind.GATEWAY, "", {})]
+        if leg is not None and leg.ready:
+            return [*parts, self._part(PartKind.GATEWAY, "", {"router": leg.used_by})]
+        if self.external is None:
+            if self.wishes.public_ip:
+                raise self._no_external()
+            return parts
+        if (reused := self.around.router(self.external)) is not None:
+            return [*parts, self._part(PartKind.GATEWAY, "", {"router": str(reused["id"])})]
+        router_detail = {"network": str(self.external["id"])}
+        return [*parts, self._part(PartKind.ROUTER, "", router_detail), self._part(PartKind.GATEWAY, "", {})]
+
+    def _cidr(self) -> str:
+        used = [str(s["cidr"]) for s in self.around.subnets]
+        return free_cidr(used, self.wishes.slots, int(self.ref.id, 16))
+
+    # Addresses -------------------------------------------------------------------------------------------------
+
+    def _floating_ip(self, chosen: Json | None) -> PartRequest:
+        has = self._has(PartKind.FLOATING_IP)
+        if self.wishes.floating_ip:
+            return self._named_ip(has)
+        if has is not None:
+            return self._part(PartKind.FLOATING_IP, "head", {})
+        external = self.external
+        if external is None:
+            raise self._no_external()
+        if chosen is not None and not self.wishes.external_network:
+            # Where the network's router leads elsewhere than usual, only addresses from there reach it.
+            ways = self.around.ways_out(chosen)
+            if ways and external["id"] not in ways:
+                external = next(n for n in (*self.around.networks, {"id": min(ways)}) if n["id"] in ways)
+        self._check_pool(external)
+        return self._part(PartKind.FLOATING_IP, "head", {"network": str(external["id"])})
+
+    def _no_external(self) -> PermanentError:
+        return PermanentError(
+            "the project sees no external network, so the head can have no public address", remedy=NO_PUBLIC
+        )
+
+    def _named_ip(self, has: Part | None) -> PartRequest:
+        address = self.wishes.floating_ip
+        if has is not None and has.kept and has.ready and has.used_by:
+            return self._part(PartKind.FLOATING_IP, "head", {"address": address, "uuid": has.uuid})
+        params = {"floating_ip_address": address}
+        found = self._services.network.listing("/floatingips", "floatingips", doing="find floating IP", params=params)
+        mine = [f for f in found if f.get("floating_ip_address") == address]
+        if not mine:
+            raise PermanentError(
+                f"the project has no floating IP {address}",
+                remedy="leave access.floating_ip out for a new one, or see `openstack floating ip list`",
+            )
+        if (holder := mine[0].get("port_id")) and holder not in {p.uuid for p in self.seen.ports}:
+            raise PermanentError(
+                f"floating IP {address} is in use by port {holder}", remedy="free it, or leave access.floating_ip out"
+            )
+        return self._part(PartKind.FLOATING_IP, "head", {"address": address, "uuid": str(mine[0]["id"])})
+
+    def _check_pool(self, external: Json) -> None:
+        """Refuse an empty pool, where the cloud lets us count it."""
+        path = f"/network-ip-availabilities/{external['id']}"
+        try:
+            told = self._services.network.find(path, doing="count the free floating IPs")
+        except PermanentError:
+            return  # by default this is the operator's alone to know
+        counts = (told or {}).get("network_ip_availability")
+        if counts and counts["total_ips"] - counts["used_ips"] <= 0:
+            raise QuotaError(
+                f"external network {external.get('name', external['id'])!r} has no address left: 1 asked, "
+                f"{counts['used_ips']} used, {counts['total_ips']} there",
+                remedy=f"give a floating IP back, or name one of the project's: access.floating_ip; or {NO_PUBLIC}",
+            )
+
+    # Placement -------------------------------------------------------------------------------------------------
+
+    def _wants_server_group(self) -> bool:
+        """Workers on different hosts, where the quota for groups and their members has room for all."""
+        workers = self.wishes.slots - 1
+        if self._has(PartKind.SERVER_GROUP) is not None:
+            return True
+        if workers < 2:
+            return False
+        try:
+            told = self._lookups.nova_quota()
+        except PermanentError:
+            return False  # a cloud that does not tell
+        groups, members = told.get("server_groups"), told.get("server_group_members")
+        if groups is None or members is None:
+            return False
+        return (groups.limit < 0 or groups.used < groups.limit) and (members.limit < 0 or workers <= members.limit)

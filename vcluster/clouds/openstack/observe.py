@@ -1,0 +1,173 @@
+"""What there is of a cluster: one listing per kind of resource, all at the same time.
+
+Each is filtered on the server's side where the service can, to keep the answer small, and checked on this side in any
+case: Nova silently drops filters that a user may not use.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import replace
+
+from vcluster.clouds.openstack import marks, pictures
+from vcluster.clouds.openstack.connect import Services
+from vcluster.clouds.openstack.known import Known
+from vcluster.clouds.openstack.networks import Foreign
+from vcluster.clouds.openstack.rest import Json
+from vcluster.model import ClusterRef, Machine, Network, Observed, Part, PartKind, Port, Role
+
+__all__ = ["GROUPS", "Observer", "group_listing", "server_groups"]
+
+GROUPS = ("head", "members")
+"""The security groups of a cluster."""
+
+
+class Observer:
+    """Looks.
+
+    Args:
+        services: the cloud.
+        known: is told of every whole picture.
+        foreign: pictures of networks that are not ours.
+        pool: for the listings.
+    """
+
+    def __init__(self, services: Services, known: Known, foreign: Foreign, pool: Executor) -> None:
+        self._services = services
+        self._known = known
+        self._foreign = foreign
+        self._pool = pool
+
+    def machines(self, ref: ClusterRef, since: Observed) -> Observed:
+        """The machines now; the rest of the picture as it was."""
+        ports = {port.uuid: port for port in since.ports}
+        machines = self._machines(ref, self._servers(ref), ports)
+        self._known.made(ref, *(m.uuid for m in machines))
+        return replace(since, machines=machines)
+
+    def whole(self, ref: ClusterRef) -> Observed:
+        """Everything that carries the cluster's tag."""
+        network, ask = self._services.network, self._pool.submit
+        servers = ask(self._servers, ref)
+        volumes = ask(self._volumes, ref)
+        placement = ask(server_groups, self._services)
+        words = [ref.tag(Role.HEAD), ref.tag(Role.WORKER), ref.tag(PartKind.GATEWAY)]
+        ports = ask(network.listing, "/ports", "ports", doing="list ports", params={"description": words})
+        networks = ask(
+            network.listing,
+            "/networks",
+            "networks",
+            doing="list networks",
+            params={"description": ref.tag(Role.NETWORK)},
+        )
+        subnets = ask(
+            network.listing,
+            "/subnets",
+            "subnets",
+            doing="list subnets",
+            params={"description": ref.tag(PartKind.SUBNET)},
+        )
+        routers = ask(
+            network.listing,
+            "/routers",
+            "routers",
+            doing="list routers",
+            params={"description": ref.tag(PartKind.ROUTER)},
+        )
+        groups = ask(group_listing, self._services, ref)
+        # All of the project's: one that was there before the cluster and is lent to its head carries no tag.
+        addresses = ask(
+            network.listing,
+            "/floatingips",
+            "floatingips",
+            doing="list floating IPs",
+            params={
+                "project_id": self._services.identity.project,
+                "fields": ("id", "description", "port_id", "floating_ip_address", "created_at"),
+            },
+        )
+        told_ports, told_networks, told_subnets = ports.result(), networks.result(), subnets.result()
+        told_addresses, told_groups = addresses.result(), groups.result()
+        held = {p.uuid: p for told in told_ports if (p := pictures.port(ref, told)) is not None}
+        public = {str(a["port_id"]): str(a["floating_ip_address"]) for a in told_addresses if a.get("port_id")}
+        public = {uuid: address for uuid, address in public.items() if uuid in held}
+        own = _own_networks(ref, told_networks, told_subnets)
+        parts: list[Part | None] = [pictures.subnet(ref, told) for told in told_subnets]
+        parts += [pictures.router(ref, told) for told in routers.result()]
+        parts += [pictures.gateway(ref, told) for told in told_ports]
+        parts += [pictures.security_group(ref, told) for told in told_groups]
+        parts += [pictures.server_group(ref, told) for told in placement.result()]
+        parts += [pictures.floating_ip(ref, told, held) for told in told_addresses]
+        parts += [pictures.volume(ref, told) for told in volumes.result()]
+        picture = Observed(
+            networks=(*own, *self._foreign_networks(own, held)),
+            ports=tuple(held.values()),
+            parts=tuple(part for part in parts if part is not None),
+            notes=marks.notes_of(*_carriers(ref, told_groups, told_ports, told_networks)),
+        )
+        # Last, and with the addresses of this very look.
+        self._known.see(ref, picture, public)
+        picture = replace(picture, machines=self._machines(ref, servers.result(), held))
+        self._known.made(ref, *(m.uuid for m in picture.machines))
+        return picture
+
+    # Inside ----------------------------------------------------------------------------------------------------
+
+    def _servers(self, ref: ClusterRef) -> list[Json]:
+        params = {"tags": marks.server_tag(ref)}
+        return self._services.compute.listing("/servers/detail", "servers", doing="list servers", params=params)
+
+    def _volumes(self, ref: ClusterRef) -> list[Json]:
+        if not self._services.has_volumes:
+            return []
+        # Cinder takes a dictionary in Python's writing.
+        params = {"metadata": str({marks.MARK: ref.tag(PartKind.VOLUME)})}
+        return self._services.volume.listing("/volumes/detail", "volumes", doing="list volumes", params=params)
+
+    def _machines(self, ref: ClusterRef, servers: list[Json], ports: dict[str, Port]) -> tuple[Machine, ...]:
+        public = self._known.public()
+        found = []
+        for told in servers:
+            machine = pictures.machine(ref, told, ports, self._known.told(str(told.get("id"))))
+            if machine is not None:
+                found.append(replace(machine, endpoint=pictures.endpoint(machine, public)))
+        return tuple(found)
+
+    def _foreign_networks(self, own: list[Network], ports: dict[str, Port]) -> list[Network]:
+        others = sorted({port.network for port in ports.values()} - {network.uuid for network in own})
+        return [network for uuid in others if (network := self._foreign.get(uuid)) is not None]
+
+
+def server_groups(services: Services) -> list[Json]:
+    """All of the project's: Nova has no filter for them."""
+    return services.compute.listing("/os-server-groups", "server_groups", doing="list server groups")
+
+
+def group_listing(services: Services, ref: ClusterRef) -> list[Json]:
+    """Security groups that have the cluster's names; whose they are is in their description."""
+    names = [marks.group_name(ref, part) for part in GROUPS]
+    return services.network.listing(
+        "/security-groups", "security_groups", doing="list security groups", params={"name": names}
+    )
+
+
+def _own_networks(ref: ClusterRef, networks: list[Json], subnets: list[Json]) -> list[Network]:
+    found = []
+    for told in networks:
+        tag = marks.tag_in(told.get("description"))
+        if tag == ref.tag(Role.NETWORK):
+            found.append(pictures.network(told, subnets, tag=tag))
+    return found
+
+
+def _carriers(ref: ClusterRef, groups: list[Json], ports: list[Json], networks: list[Json]) -> list[list[str]]:
+    """Tags of what notes are written on, in the order in which they count."""
+    members = [g for g in groups if g.get("name") == marks.group_name(ref, "members")]
+    heads = [p for p in ports if marks.tag_in(p.get("description")) == ref.tag(Role.HEAD)]
+    ours = [x for x in (*members, *heads, *networks) if ref.owns(marks.tag_in(x.get("description")))]
+    return [list(x.get("tags", [])) for x in sorted(ours, key=_age)]
+
+
+def _age(told: Json) -> tuple[int, str, str]:
+    order = 0 if "security_group_rules" in told else 1 if "mac_address" in told else 2
+    return (order, str(told.get("created_at", "")), str(told["id"]))

@@ -1,0 +1,230 @@
+"""One request to one service: by the SDK's own adapters, with our errors, retries, paging and clock.
+
+The SDK's REST layer (``conn.compute.get(...)``) and not its resource classes: what is sent is what the API reference
+says, one call is one request, and the microversion is as low as the call allows rather than the newest there is, so
+that old clouds work and new ones behave the same.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from vcluster import retry
+from vcluster.clouds.openstack import errors
+from vcluster.errors import TemporaryError
+
+if TYPE_CHECKING:
+    from openstack.proxy import Proxy
+
+__all__ = ["Clock", "Json", "Params", "Service"]
+
+Json = dict[str, Any]
+"""An object as a service sent it."""
+
+Params = Mapping[str, Any]
+
+TRIES = 5
+"""How often a call that may be repeated is tried here, before the loop above sees the failure."""
+
+PATIENCE = 10.0
+"""Seconds: a longer ``Retry-After`` is the loop's matter, which can be cancelled meanwhile."""
+
+TIMEOUT = 120.0
+"""Seconds without a byte until a call counts as unanswered, where clouds.yaml has no ``api_timeout``."""
+
+
+class Clock:
+    """The cloud's clock: the newest ``Date`` of any answer, and this computer's monotonic time since.
+
+    ``Date`` is cut to whole seconds and the answer was some time under way: of all answers the one that says the
+    latest is the nearest.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ahead: float | None = None
+
+    def now(self) -> float:
+        """Seconds since the epoch; this computer's own clock before the first answer."""
+        with self._lock:
+            return time.time() if self._ahead is None else time.monotonic() + self._ahead
+
+    def heard(self, date: str) -> None:
+        """Take the ``Date`` header of an answer that came just now; one that cannot be read says nothing."""
+        if not date:
+            return
+        try:
+            ahead = email.utils.parsedate_to_datetime(date).timestamp() - time.monotonic()
+        except ValueError:
+            return
+        with self._lock:
+            self._ahead = ahead if self._ahead is None else max(self._ahead, ahead)
+
+
+class Service:
+    """A service of the cloud. Threads may share it: the session below has its own locks and connections.
+
+    Args:
+        name: for messages: "Nova".
+        proxy: gives the SDK's adapter; called at the first request, so that a service that is not needed is not asked.
+        clock: told of every answer.
+        microversion: for every call that does not say another; empty for none.
+        sleep: waits so many seconds between tries.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        proxy: Callable[[], Proxy],
+        clock: Clock,
+        microversion: str = "",
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.name = name
+        self._make = proxy
+        self._clock = clock
+        self._microversion = microversion
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._proxy: Proxy | None = None
+
+    # Reads -----------------------------------------------------------------------------------------------------
+
+    def get(self, path: str, *, doing: str, params: Params | None = None) -> Json:
+        """One object, repeated while the cloud is in trouble.
+
+        Raises:
+            CloudError: as the answer says.
+        """
+        return self._repeat(lambda: self._call("GET", path, doing=doing, params=params))
+
+    def find(self, path: str, *, doing: str) -> Json | None:
+        """As :meth:`get`; None where there is no such thing."""
+        return self._repeat(lambda: self._call("GET", path, doing=doing, gone_is_fine=True)) or None
+
+    def listing(self, path: str, key: str, *, doing: str, params: Params | None = None) -> list[Json]:
+        """Every page of a listing.
+
+        Args:
+            key: under which the services put the list: ``servers``.
+        """
+        found: list[Json] = []
+        seen: set[str] = set()
+        asked = dict(params or {})
+        while True:
+            page = self.get(path, doing=doing, params=asked)
+            fresh = [item for item in page.get(key, []) if str(item.get("id", item.get("name"))) not in seen]
+            found += fresh
+            seen |= {str(item.get("id", item.get("name"))) for item in fresh}
+            # Glance has `next` at the top, the others a list of links. A page without anything new ends it as well:
+            # the marker was not understood.
+            more = page.get("next") or any(link.get("rel") == "next" for link in page.get(f"{key}_links", []))
+            if not more or not fresh:
+                return found
+            asked["marker"] = fresh[-1]["id"]
+
+    # Writes ----------------------------------------------------------------------------------------------------
+
+    def post(self, path: str, body: Json, *, doing: str, microversion: str = "") -> Json:
+        """Make or do something, once: whether a failed call was done is not known here."""
+        return self._once(lambda: self._call("POST", path, doing=doing, body=body, microversion=microversion))
+
+    def put(
+        self, path: str, body: Json | None = None, *, doing: str, microversion: str = "", safe: bool = False
+    ) -> Json:
+        """Change something, once; or until it is done where ``safe`` says that doing it twice is the same."""
+        run = self._repeat if safe else self._once
+        return run(lambda: self._call("PUT", path, doing=doing, body=body, microversion=microversion))
+
+    def delete(self, path: str, *, doing: str) -> None:
+        """Delete by UUID. That is safe to repeat; what is gone already is as well."""
+        self._repeat(lambda: self._call("DELETE", path, doing=doing, gone_is_fine=True))
+
+    # Inside ----------------------------------------------------------------------------------------------------
+
+    def _repeat(self, call: Callable[[], Json]) -> Json:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return self._once(call)
+            except TemporaryError as error:
+                if tries >= TRIES or error.delay > PATIENCE:
+                    raise
+                self._sleep(max(error.delay, retry.delay(tries) / 4))
+
+    def _once(self, call: Callable[[], Json]) -> Json:
+        """The call, again only where the cloud said that it did nothing but count: 429."""
+        for tries in range(1, TRIES):
+            try:
+                return call()
+            except _RateLimitedError as limited:
+                error = limited.error
+                if error.delay > PATIENCE:
+                    raise error from None
+                self._sleep(max(error.delay, retry.delay(tries) / 4))
+        try:
+            return call()
+        except _RateLimitedError as limited:
+            raise limited.error from None
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        doing: str,
+        params: Params | None = None,
+        body: Json | None = None,
+        microversion: str = "",
+        gone_is_fine: bool = False,
+    ) -> Json:
+        try:
+            answer = self._adapter().request(
+                path,
+                method,
+                params=params or None,
+                json=body,
+                microversion=microversion or self._microversion or None,
+                headers={"Accept": "application/json"},
+                raise_exc=False,
+            )
+        except Exception as error:
+            raise errors.from_exception(error, doing=doing) from error
+        self._clock.heard(answer.headers.get("Date", ""))
+        status = answer.status_code
+        if status == 404 and gone_is_fine:
+            return {}
+        if status >= 400:
+            delay = errors.retry_after(answer.headers, self._clock.now())
+            failed = errors.from_answer(status, answer.text, doing=doing, reading=method == "GET", delay=delay)
+            if isinstance(failed, TemporaryError) and status in (413, 429):
+                raise _RateLimitedError(failed)
+            raise failed
+        if not answer.content or method == "DELETE":
+            return {}
+        try:
+            told = answer.json()
+        except ValueError as error:
+            raise TemporaryError(f"{doing}: {self.name}'s answer is cut off, or no JSON") from error
+        if not isinstance(told, dict):
+            raise TemporaryError(f"{doing}: {self.name}'s answer is no JSON object")
+        return told
+
+    def _adapter(self) -> Proxy:
+        with self._lock:
+            if self._proxy is None:
+                self._proxy = self._make()
+            return self._proxy
+
+
+class _RateLimitedError(Exception):
+    """Inside this file: the cloud did nothing, and says so."""
+
+    def __init__(self, error: TemporaryError) -> None:
+        super().__init__(error.message)
+        self.error = error
