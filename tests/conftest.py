@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytest_plugins = ["tests.lab.fixtures"]
+
 
 def _short_folder() -> Path:
     """A new folder with a short path: the path of a unix socket may have no more than 107 bytes."""

@@ -21,8 +21,8 @@ Logs are in {log}. Ctrl-C ends it, and removes all of it."""
 def up(root: Path | None, machines: str, computes: int) -> None:
     start = time.monotonic()
     remove_stale_folders()
-    # A terminal that goes away, or a supervisor: end as with Ctrl-C.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # A terminal that goes away, a supervisor, and Ctrl-C where the shell has us ignore it: end in good order.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
 
     def say(text: str) -> None:
@@ -64,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -79,7 +79,7 @@ class Access:
 
     def cloud_env(self, user: str = "demo", region: str = DIRECT) -> dict[str, str]:
         """Environment for a program that reads clouds.yaml, and in which nothing else says where to log in."""
-        return self._bare_env() | {
+        return self.clean_env() | {
             "OS_CLIENT_CONFIG_FILE": str(self.clouds_yaml),
             "OS_CLOUD": cloud_name(user, region),
         }
@@ -102,7 +102,7 @@ class Access:
     def openrc_env(self, user: str = "demo", region: str = DIRECT) -> dict[str, str]:
         """What the environment is after ``source openrc``."""
         lines = (line.removeprefix("export ").partition("=") for line in self.openrc(user, region).splitlines())
-        return self._bare_env() | {name: value.strip('"') for name, _, value in lines}
+        return self.clean_env() | {name: value.strip('"') for name, _, value in lines}
 
     def application_credential(
         self,
@@ -137,6 +137,6 @@ class Access:
         return file
 
     @staticmethod
-    def _bare_env() -> dict[str, str]:
+    def clean_env() -> dict[str, str]:
         """This process's environment without what openstacksdk reads."""
         return {name: value for name, value in os.environ.items() if not name.startswith("OS_")}

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EXTERNAL", "FLAVORS", "IMAGES", "furnish"]
 
-#: Name -> vCPUs, memory in MiB, disk in GiB. As on Jetstream2, but for the "lab" ones: "lab.1" and "lab.2" are what
-#: QEMU machines take here, "lab.huge" fits no host.
+#: Name -> vCPUs, memory in MiB, disk in GiB. As on Jetstream2, but for the "lab" ones: "lab.head" and "lab.worker" are
+#: what QEMU machines take here, "lab.huge" fits no host.
 FLAVORS = {
     "m3.tiny": (1, 3072, 20),
     "m3.small": (2, 6144, 20),
@@ -22,9 +22,9 @@ FLAVORS = {
     "r3.large": (64, 512000, 60),
     "g3.small": (4, 15360, 60),
     "g3.medium": (8, 30720, 60),
-    "lab.1": (1, 1024, 10),
-    "lab.2": (1, 2048, 10),
-    "lab.huge": (100000, 1024, 10),
+    "lab.head": (1, 2048, 10),
+    "lab.worker": (1, 1024, 10),
+    "lab.huge": (1, 1024, 1_000_000),
 }
 IMAGES = ("debian-12", "Featured-Ubuntu22", "Featured-Ubuntu24", "Featured-Debian12")
 EXTERNAL = "public"

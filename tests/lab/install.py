@@ -60,7 +60,14 @@ def ensure_venv() -> Path:
         if done.exists():
             return folder
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", PINS]
+        pip: list[str | Path] = [
+            folder / "bin/pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--requirement",
+            PINS,
+        ]
         result = subprocess.run(pip, check=False, capture_output=True, text=True)
         if result.returncode:
             raise RuntimeError("pip could not install the lab's services:\n" + result.stderr[-2000:])

@@ -19,10 +19,17 @@ from lab_serve import serve
 def boot():
     from cinder import service  # after the application: it reads the configuration
 
-    volume = service.Service.create(
+    class Service(service.Service):
+        """Cinder has one service a process, and keeps in the class which one reports that it is up."""
+
+        def report_state(self):
+            service.Service.service_id = self.origin_service_id
+            super().report_state()
+
+    volume = Service.create(
         host="controller@lab", service_name="lab", binary=constants.VOLUME_BINARY, coordination=True
     )
-    scheduler = service.Service.create(host="controller", binary=constants.SCHEDULER_BINARY)
+    scheduler = Service.create(host="controller", binary=constants.SCHEDULER_BINARY)
     # The scheduler waits for the first report of a volume service, and the volume service reports to a scheduler.
     starting = threading.Thread(target=scheduler.start)
     starting.start()

@@ -77,7 +77,7 @@ class FailingConductor:
                 continue
             order = lab_failures.take(build.instance.display_name, ("no-valid-host", "quota"))
             if order and order["kind"] == "quota":
-                raise exception.QuotaError(message=order["text"])
+                raise exception.OverQuota(order["text"])
             if order:
                 raise exception.NoValidHost(reason=order["text"])
 

@@ -29,4 +29,8 @@ def serve(application: object, port: int, threads: int) -> None:
 if __name__ == "__main__":
     name, port = sys.argv[1], int(sys.argv[2])
     sys.argv = [name]  # the services read their command line when they are imported
-    serve(importlib.import_module(APPLICATIONS[name]).application, port, threads=16)
+    application = importlib.import_module(APPLICATIONS[name]).application
+    if name == "network":
+        # Neutron would load its policies with the first request, and refuse (403) those that come meanwhile.
+        importlib.import_module("neutron.policy").init()
+    serve(application, port, threads=16)
