@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from vcluster import retry
 from vcluster.clouds.openstack import errors
 from vcluster.errors import TemporaryError
+from vcluster.retry import delay as backoff
 
 if TYPE_CHECKING:
     from openstack.proxy import Proxy
@@ -155,7 +155,7 @@ class Service:
             except TemporaryError as error:
                 if tries >= TRIES or error.delay > PATIENCE:
                     raise
-                self._sleep(max(error.delay, retry.delay(tries) / 4))
+                self._sleep(max(error.delay, backoff(tries) / 4))
 
     def _once(self, call: Callable[[], Json]) -> Json:
         """The call, again only where the cloud said that it did nothing but count: 429."""
@@ -166,7 +166,7 @@ class Service:
                 error = limited.error
                 if error.delay > PATIENCE:
                     raise error from None
-                self._sleep(max(error.delay, retry.delay(tries) / 4))
+                self._sleep(max(error.delay, backoff(tries) / 4))
         try:
             return call()
         except _RateLimitedError as limited:
