@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from vcluster.clouds.base import BOOT_MARK
 from vcluster.errors import CloudError, DeadlineError, TemporaryError
-from vcluster.model import CommandResult, Endpoint, Health, Machine, MachineState, Observed
+from vcluster.model import CommandResult, Endpoint, Health, Machine, MachineState, Observed, Role
 from vcluster.remote import Remote, answers
 
 __all__ = ["FAILED_LINE", "HeadControl"]
@@ -24,7 +25,13 @@ JUMP_EVERY = 5.0
 """Seconds between two attempts through a jump host, which is somebody else's machine and counts its logins."""
 
 CONSOLE_EVERY = 15.0
-"""Seconds between two looks at the console of a machine that is not ready."""
+"""Seconds between two looks at consoles of machines that are not ready."""
+
+CONSOLES_AT_ONCE = 4
+"""How many consoles one look may read: a request each, and workers tell the head themselves when they fail."""
+
+_BOOT = re.compile(f"{BOOT_MARK}|\\] Linux version |running 'init-local'")
+"""What begins a boot on a console: our own mark, the kernel's first line, cloud-init's first line."""
 
 
 class HeadControl:
@@ -40,17 +47,19 @@ class HeadControl:
         self._remote: Remote | None = None
         self._endpoint: Endpoint | None = None
         self._looked: dict[str, float] = {}
+        self._looked_last = float("-inf")
         self._failed: set[tuple[str, float]] = set()
         self._not_before = float("-inf")
 
     def health(self, observed: Observed) -> Mapping[str, Health]:
         """What the head says of every machine, and FAILED for those whose console says so."""
         told = dict(self._ask(observed))
-        for machine in observed.machines:
-            known = told.get(machine.name, Health.UNKNOWN)
-            doubtful = known in (Health.UNKNOWN, Health.BOOTING) and machine.state is MachineState.ACTIVE
-            if doubtful and self._says_failed(machine):
-                told[machine.name] = Health.FAILED
+        silent = (Health.UNKNOWN, Health.BOOTING)
+        active = [m for m in observed.machines if m.state is MachineState.ACTIVE]
+        doubtful = [m for m in active if told.get(m.name, Health.UNKNOWN) in silent]
+        # Before the head answers nobody is ready, and it alone can be why.
+        self._look([m for m in doubtful if told or m.role is Role.HEAD])
+        told.update((m.name, Health.FAILED) for m in doubtful if (m.uuid, m.started) in self._failed)
         return told
 
     def drain(self, names: Sequence[str], reason: str) -> None:
@@ -109,18 +118,18 @@ class HeadControl:
             raise TemporaryError("the head does not answer")
         return self._remote.run(f"sudo -n {HELPER} {shlex.join(words)}", stdin=stdin, timeout=HEALTH_TIMEOUT)
 
-    def _says_failed(self, machine: Machine) -> bool:
-        life = (machine.uuid, machine.started)
+    def _look(self, machines: Sequence[Machine]) -> None:
+        """Read a few consoles, those that were not looked at for the longest time first."""
         now = time.monotonic()
-        if life not in self._failed and now - self._looked.get(machine.uuid, float("-inf")) >= CONSOLE_EVERY:
-            self._looked[machine.uuid] = now
-            try:
-                text = self._console(machine.uuid)
-            except CloudError:
-                return False
-            if FAILED_LINE.search(text.rpartition(BOOT_MARK)[2]):  # an earlier boot's word is not this one's
-                self._failed.add(life)
-        return life in self._failed
+        if now - self._looked_last < CONSOLE_EVERY:
+            return
+        unknown = [machine for machine in machines if (machine.uuid, machine.started) not in self._failed]
+        for machine in sorted(unknown, key=lambda m: self._looked.get(m.uuid, float("-inf")))[:CONSOLES_AT_ONCE]:
+            self._looked_last = self._looked[machine.uuid] = now
+            with contextlib.suppress(CloudError):
+                boots = _BOOT.split(self._console(machine.uuid))
+                if FAILED_LINE.search(boots[-1]):  # an earlier boot's word is not this one's
+                    self._failed.add((machine.uuid, machine.started))
 
 
 def _parse(result: CommandResult) -> Mapping[str, Health]:

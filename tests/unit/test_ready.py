@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -111,8 +111,15 @@ def test_a_console_that_says_failed_is_believed_where_the_head_knows_nothing(ban
 
 
 def test_an_earlier_boots_failure_is_not_this_ones(banner: Endpoint) -> None:
-    failed, mark = "cloud-init: VCLUSTER FAILED: setup of workers\n", f"{BOOT_MARK} 2026-01-02 03:04:05\n"
-    for console, told in ((failed + mark + "booting\n", {}), (mark + failed, {"cpu-1": Health.FAILED})):
+    failed = "cloud-init: VCLUSTER FAILED: setup of workers\n"
+    marks = (
+        f"{BOOT_MARK} 2026-01-02 03:04:05\n",
+        "[    0.000000] Linux version 6.1.0-40-cloud-amd64 (debian-kernel@lists.debian.org)\n",
+        "[    9.123456] cloud-init[310]: Cloud-init v. 22.4.2 running 'init-local' at Sun, 22 Nov 2026\n",
+    )
+    cases = [(failed + mark + "booting\n", {}) for mark in marks]
+    cases += [(mark + failed, {"cpu-1": Health.FAILED}) for mark in marks]
+    for console, told in cases:
         remote = FakeRemote([said(head="ready")])
         assert control(remote, console).health(observed(banner)) == {"head": Health.READY, **told}
 
@@ -144,3 +151,30 @@ def test_a_jump_host_is_not_asked_at_every_look(banner: Endpoint, monkeypatch: p
     assert len(remote.commands) == 1
     now += 5.0
     assert asked.health(picture) == {"head": Health.READY}
+
+
+def test_the_consoles_of_a_thousand_workers_are_not_read_at_once(
+    banner: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("vcluster.ready.time.monotonic", lambda: now)
+    picture = observed(banner)
+    worker = picture.machines[1]
+    many = [replace(worker, uuid=f"w{n}", name=f"cpu-{n}") for n in range(1, 1001)]
+    read: list[str] = []
+
+    def console(uuid: str) -> str:
+        read.append(uuid)
+        return "VCLUSTER FAILED: packages\n" if uuid == "w7" else ""
+
+    remote = FakeRemote([TemporaryError("booting"), *(said(head="ready") for _ in range(3))])
+    asked = HeadControl(lambda endpoint: remote, console)  # type: ignore[arg-type, return-value]
+    everyone = replace(picture, machines=(picture.machines[0], *many))
+    assert asked.health(everyone) == {}
+    assert read == ["h"]  # as long as the head says nothing, it alone can be why
+    for _ in range(2):
+        now += 15.0
+        told = asked.health(everyone)
+        told = asked.health(everyone) if len(remote.results) == 2 else told
+    assert read == ["h", *(f"w{n}" for n in range(1, 9))]
+    assert told == {"head": Health.READY, "cpu-7": Health.FAILED}

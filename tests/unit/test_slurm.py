@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import gzip
+import ipaddress
 import json
+import random
 import re
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -253,3 +257,78 @@ def test_a_keys_comment_is_no_yaml() -> None:
     keys = data["users"][0]["ssh_authorized_keys"]
     assert all(isinstance(key, str) for key in keys)
     assert keys[-1].endswith("me: laptop")
+
+
+RELEASES = {
+    'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n': "",
+    'ID=debian\nVERSION_ID="13"\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n': "",
+    'ID=ubuntu\nVERSION_ID="24.04"\nPRETTY_NAME="Ubuntu 24.04.3 LTS"\n': "",
+    'ID=ubuntu\nVERSION_ID="22.04"\nPRETTY_NAME="Ubuntu 22.04.5 LTS"\n': "Ubuntu 22.04.5 LTS is not supported",
+    'ID=debian\nPRETTY_NAME="Debian GNU/Linux trixie/sid"\n': "Debian GNU/Linux trixie/sid is not supported",
+    'ID="rocky"\nVERSION_ID="9.4"\nPRETTY_NAME="Rocky Linux 9.4 (Blue Onyx)"\n': "Rocky Linux 9.4 (Blue Onyx) is not",
+    "": "this system is not supported",
+}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_system_that_was_not_tried_is_refused_by_its_name(release: str, tmp_path: Path) -> None:
+    (tmp_path / "os-release").write_text(release)
+    text = SlurmStack().install_script(site().spec)
+    check = text[: text.index("# Nothing starts while")].replace("/etc/os-release", str(tmp_path / "os-release"))
+    done = subprocess.run(["bash", "-c", check], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr[: len(RELEASES[release])]) == (int(bool(RELEASES[release])), RELEASES[release])
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_such_a_system_says_so_on_its_console_before_anything_else(slot: int, tmp_path: Path) -> None:
+    """The first step of the configure script, run up to there with its folders moved."""
+    where = site()
+    _, files = parsed(SlurmStack().user_data(where, where.slots[slot]))
+    text = files["/usr/local/sbin/vcluster-configure"]["content"]
+    (tmp_path / "os-release").write_text('ID=rocky\nVERSION_ID=9.4\nPRETTY_NAME="Rocky Linux 9.4"\n')
+    moved = ["/var/lib/vcluster", "/run/vcluster-configure.lock", "/var/log/vcluster-configure.log", "/dev/console"]
+    for place in moved:
+        text = text.replace(place, str(tmp_path / place.rpartition("/")[2]))
+    text = text.replace("systemctl", "true")
+    text = text.replace("/etc/os-release", str(tmp_path / "os-release"))
+    (tmp_path / "console").touch()
+    done = subprocess.run(["bash", "-s"], input=text, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "\nVCLUSTER FAILED: Rocky Linux 9.4 is not supported: a machine" in (tmp_path / "console").read_text()
+    assert (tmp_path / "vcluster" / "failed").read_text().startswith("Rocky Linux 9.4 is not supported")
+
+
+@pytest.mark.parametrize(("workers", "most"), [(40, 24), (127, 28), (400, 40)])
+def test_user_data_fits_what_nova_takes(workers: int, most: int) -> None:
+    """In KiB of base64 of gzip, as Nova counts it (64 are allowed), at its worst: no two addresses in a row."""
+    where = site(("cpu", workers), users=[{"name": f"user{n}", "ssh_keys": [KEY]} for n in range(20)])
+    addresses = random.Random(1).sample(range(10, 60000), len(where.ports))
+    scattered = [str(ipaddress.IPv4Address("10.77.0.0") + n) for n in addresses]
+    ports = {name: replace(port, address=to) for (name, port), to in zip(where.ports.items(), scattered, strict=True)}
+    where = replace(where, ports=ports)
+    for slot in where.slots[:2]:
+        text = SlurmStack().user_data(where, slot)
+        assert len(base64.b64encode(gzip.compress(text.encode()))) < most * 1024
+
+
+def test_a_machine_with_one_interface_and_one_with_two() -> None:
+    """OpenStack's machines have one, with a router behind it; the local cloud's get out by a second."""
+    where = site(guarded=("169.254.169.254/32", "fe80::a9fe:a9fe/128"))
+    _, head = parsed(SlurmStack().user_data(where, where.slots[0]))
+    _, worker = parsed(SlurmStack().user_data(where, where.slots[1]))
+    # Only a head with two forwards, and only a worker without a way out is sent to it.
+    assert "/etc/sysctl.d/90-vcluster.conf" not in head
+    script = head["/usr/local/sbin/vcluster-configure"]["content"]
+    assert "-gt 1 ]; then\n  echo 'net.ipv4.ip_forward = 1' > /etc/sysctl.d/90-vcluster.conf" in script
+    route = worker["/etc/systemd/system/vcluster-route.service"]["content"]
+    assert "ip route show default | grep -q . || ip route replace default via 10.77.0.10 metric 60000" in route
+    for files in (head, worker):
+        rules = files["/etc/nftables.conf"]["content"]
+        assert "elements = { 169.254.169.254/32 }" in rules
+        assert "elements = { fe80::a9fe:a9fe/128 }" in rules
+        assert "meta skuid != 0 ip6 daddr @guarded_ipv6 reject" in rules
+        # No template may know an interface by its name: every cloud and system has its own.
+        text = "".join(file["content"] for file in files.values() if file.get("encoding") != "b64")
+        assert not re.search(r"\b(eth0|ens3|enp1s0|iifname|oifname)\b", text)
+    # The image's own user is not made: whoever has the key pair of somebody's project would be in.
+    assert [user["name"] for user in parsed(SlurmStack().user_data(where, where.slots[0]))[0]["users"]] == [ADMIN_USER]
