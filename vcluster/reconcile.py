@@ -74,6 +74,7 @@ class Reconciler:
         emit: takes every event; called from several threads.
         keep_console: called with a machine's name and its console before a failed machine goes.
         may_destroy: whether a person agreed to what destroys data; if not, the run ends before it.
+        host_key: the head's public SSH host key, which the cloud keeps for other computers.
         pool: how many calls may be under way at once.
         poll: seconds between looks while others work.
     """
@@ -92,6 +93,7 @@ class Reconciler:
         cancel: threading.Event,
         keep_console: Callable[[str, str], None] | None = None,
         may_destroy: bool = True,
+        host_key: str = "",
         pool: int = 16,
         poll: float = 2.0,
     ) -> None:
@@ -99,7 +101,7 @@ class Reconciler:
         self._control, self._render, self._image = control, render, image
         self._emit, self._clock, self._cancel = emit, clock, cancel
         self._keep_console, self._pool_size, self._poll = keep_console, pool, poll
-        self._may_destroy = may_destroy
+        self._may_destroy, self._host_key = may_destroy, host_key
         self._doubted: dict[str, float] = {}
         self._turn = Turn(cloud, ref, leaving=goal.power is Power.ABSENT)
         self._by_uuid: Mapping[Verb, Callable[[ClusterRef, str], None]] = {
@@ -317,6 +319,7 @@ class Reconciler:
             port=ports[slot.name],
             image=self._image(),
             user_data=user_data,
+            host_key=self._host_key if slot.role is Role.HEAD else "",
         )
         self._ledger.created_machine(self._cloud.create_machine(self._ref, request))
 

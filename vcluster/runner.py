@@ -13,7 +13,7 @@ from vcluster.clouds.base import Cloud
 from vcluster.errors import CancelledError, CloudError
 from vcluster.events import Done, EventHandler
 from vcluster.folder import Folder
-from vcluster.model import ClusterRef, MachineState, Observed
+from vcluster.model import ClusterRef, MachineState, Observed, Role
 from vcluster.reconcile import Outcome, Reconciler, Renderer
 from vcluster.stacks.base import Control
 from vcluster.views import PlanView, Result, Status
@@ -93,6 +93,7 @@ class Runner(Access):
             cancel=cancel,
             keep_console=self._keep_console,
             may_destroy=may_destroy,
+            host_key="" if render is None else self.folder.keyring().host(Role.HEAD).public,
         )
 
     def _run(
