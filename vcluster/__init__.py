@@ -7,19 +7,19 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # type checkers take it for true; importing typing for it is a fifth of `vcluster --help`
 if TYPE_CHECKING:
-    from vcluster.cluster import Cluster
+    from vcluster.cluster import Cluster, clusters
+    from vcluster.reaper import reap
     from vcluster.spec import ClusterSpec
+    from vcluster.sweeper import sweep
 
-__all__ = ["Cluster", "ClusterSpec"]
+__all__ = ["Cluster", "ClusterSpec", "clusters", "reap", "sweep"]
+
+_MODULES = {"Cluster": "cluster", "ClusterSpec": "spec", "clusters": "cluster", "reap": "reaper", "sweep": "sweeper"}
 
 
 def __getattr__(name: str) -> object:
-    if name == "Cluster":
-        from vcluster.cluster import Cluster
+    if name in _MODULES:
+        from importlib import import_module
 
-        return Cluster
-    if name == "ClusterSpec":
-        from vcluster.spec import ClusterSpec
-
-        return ClusterSpec
+        return getattr(import_module(f"vcluster.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'vcluster' has no attribute {name!r}")

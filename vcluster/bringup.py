@@ -62,6 +62,17 @@ class BringUp(Runner):
             )
         return spec
 
+    def _must_exist(self, observed: Observed) -> None:
+        if observed.empty:
+            named = [summary.ref for summary in self.cloud.clusters() if summary.ref.name == self.name]
+            others = sorted({ref.owner or ref.creator for ref in named if ref.id != self.ref.id})
+            if others:
+                raise UsageError(
+                    f"you have no cluster {self.name!r}, but {', '.join(others)} has",
+                    remedy=f"--owner {others[0]} means that one",
+                )
+        super()._must_exist(observed)
+
     @cached_property
     def _jump(self) -> str:
         spec = self._known_spec()

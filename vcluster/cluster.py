@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Self
 from vcluster.actions import NOTE_ATTEMPTS
 from vcluster.clouds.base import Cloud, ClusterSummary
 from vcluster.connect import connect, default_cloud, ref_of
-from vcluster.errors import UsageError
+from vcluster.errors import PermanentError, UsageError
 from vcluster.events import EventHandler
 from vcluster.folder import Folder
 from vcluster.lifecycle import Lifecycle
-from vcluster.model import ClusterRef, Role
+from vcluster.model import ClusterRef, MachineState, Role
 from vcluster.places import state_root
 from vcluster.prices import prices_of
 from vcluster.runner import Confirm
-from vcluster.views import PlanView, Result, Status
+from vcluster.views import ClusterInfo, PlanView, Result, Status
 from vcluster.wiring import check_changes, wanted_of
 
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
 
-__all__ = ["Cluster", "Confirm", "PlanView", "Result", "Status", "clusters"]
+__all__ = ["Cluster", "ClusterInfo", "Confirm", "PlanView", "Result", "Status", "clusters"]
 
 
 class Cluster(Lifecycle):
@@ -206,19 +206,35 @@ class Cluster(Lifecycle):
         )
 
 
-def clusters(cloud_name: str | None = None, *, home: Path | None = None) -> list[ClusterSummary]:
-    """Every vcluster cluster on a cloud, whoever made it.
+def clusters(
+    cloud_name: str | None = None, *, cloud: Cloud | None = None, home: Path | None = None
+) -> list[ClusterInfo]:
+    """Every vcluster cluster on a cloud, whoever made it, in the order of their names.
 
     Args:
         cloud_name: None means ``VCLUSTER_CLOUD`` or ``local``.
+        cloud: where to look; None connects to ``cloud_name``.
         home: as for :class:`Cluster`.
 
     Raises:
         UsageError: there is no such cloud.
         CloudError: it could not be asked.
     """
-    cloud = connect(cloud_name or default_cloud(), home or state_root())
+    opened = cloud or connect(cloud_name or default_cloud(), home or state_root())
     try:
-        return list(cloud.clusters())
+        found = sorted(opened.clusters(), key=lambda summary: (summary.ref.name, summary.ref.owner))
+        return [_info(opened, summary) for summary in found]
     finally:
-        cloud.close()
+        if cloud is None:
+            opened.close()
+
+
+def _info(cloud: Cloud, summary: ClusterSummary) -> ClusterInfo:
+    table = prices_of(None)
+    running = [(flavor, str(MachineState.ACTIVE)) for flavor in summary.flavors]
+    try:
+        cost = table.total(running, cloud.flavor)
+    except PermanentError:
+        cost = None  # a flavor that is no longer offered
+    mine = cloud.ref(summary.ref.name).id == summary.ref.id
+    return ClusterInfo.of(summary, mine=mine, cost=cost, unit=table.unit)

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vcluster.actions import Action, Plan
+from vcluster.clouds.base import ClusterSummary
 from vcluster.expiry import expiry_of
-from vcluster.model import Endpoint, Health, MachineState, Observed, Role
+from vcluster.model import ClusterRef, Endpoint, Health, MachineState, Observed, Role
 from vcluster.prices import Cost
 from vcluster.quota import Need
 
-__all__ = ["MachineStatus", "PlanView", "PlannedAction", "Result", "Status"]
+__all__ = ["ClusterInfo", "MachineStatus", "PlanView", "PlannedAction", "Result", "Status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,3 +178,57 @@ class Result:
     degraded: tuple[str, ...]
     seconds: float
     status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterInfo:
+    """One cluster of a project, as ``vcluster list`` shows it.
+
+    Attributes:
+        ref: gives this very cluster to :class:`vcluster.cluster.Cluster`, whoever made it.
+        owner: who made it, by name or else by id.
+        mine: the caller made it.
+        created: when, seconds since the epoch; 0 when nothing of it tells.
+        expires: when its time is up, seconds since the epoch; None when it never is.
+        cost: units an hour, as it is now; None when that is not known.
+        unit: what ``cost`` counts.
+        headless: its head is gone: what is there are leftovers.
+    """
+
+    ref: ClusterRef
+    owner: str
+    mine: bool
+    machines: int
+    active: int
+    created: float
+    expires: float | None = None
+    cost: float | None = None
+    unit: str = ""
+    headless: bool = False
+
+    @property
+    def name(self) -> str:
+        """The cluster's name."""
+        return self.ref.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        data = {key: value for key, value in asdict(self).items() if key != "ref"}
+        return {"name": self.ref.name, "id": self.ref.id, **data}
+
+    @classmethod
+    def of(cls, summary: ClusterSummary, *, mine: bool, cost: float | None, unit: str) -> ClusterInfo:
+        """Read it off what a cloud tells."""
+        expiry = expiry_of(summary.notes)
+        return cls(
+            ref=summary.ref,
+            owner=summary.ref.owner or summary.ref.creator,
+            mine=mine,
+            machines=summary.machines,
+            active=summary.active,
+            created=summary.created,
+            expires=expiry.at if expiry else None,
+            cost=cost,
+            unit=unit,
+            headless=summary.headless,
+        )

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vcluster.clouds.base import ClusterSummary
 from vcluster.errors import CancelledError, UsageError
 from vcluster.events import MachineChanged
 from vcluster.model import ClusterRef, Endpoint
+from vcluster.views import ClusterInfo
 
 
 @dataclass
@@ -30,6 +30,9 @@ class PlanView:
     actions: list[PlannedAction] = field(default_factory=list)
     waiting: tuple[str, ...] = ()
     problem: str = ""
+    place: str = ""
+    quota: tuple[Any, ...] = ()
+    cost: Any = None
 
     @property
     def empty(self) -> bool:
@@ -60,6 +63,10 @@ class Status:
     cloud: str = "local"
     state: str = "ready"
     machines: tuple[MachineStatus, ...] = ()
+    owner: str = ""
+    expires: float | None = None
+    cost: float | None = None
+    unit: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -112,22 +119,26 @@ class World:
         module = ModuleType("vcluster.cluster")
 
         class Cluster(FakeCluster):
-            def __init__(self, spec: Any, *, on_event: Any = None, cloud_name: str = "local") -> None:
-                super().__init__(world, spec, on_event, cloud_name)
+            def __init__(
+                self, spec: Any, *, on_event: Any = None, cloud_name: str | None = None, owner: str = ""
+            ) -> None:
+                super().__init__(world, spec, on_event, cloud_name or "local", owner)
 
         module.Cluster = Cluster  # type: ignore[attr-defined]
         module.clusters = self.clusters  # type: ignore[attr-defined]
         return module
 
-    def clusters(self, cloud_name: str = "local") -> list[ClusterSummary]:
-        if cloud_name not in {"local", "jetstream2"}:
+    def clusters(self, cloud_name: str | None = None) -> list[ClusterInfo]:
+        if cloud_name not in {None, "local", "jetstream2"}:
             raise UsageError(f"there is no cloud '{cloud_name}'", remedy="clouds: local, jetstream2")
-        return [ClusterSummary(ClusterRef(name, "p", "c"), 3, 2, 1000.0) for name in self.names]
+        mine = [ClusterInfo(ClusterRef(name, "p", "c"), "c", True, 3, 2, 1000.0) for name in self.names]
+        return [*mine, ClusterInfo(ClusterRef("theirs", "p", "d"), "dora", False, 3, 2, 1000.0, 2000.0, 18.0, "SU")]
 
 
 class FakeCluster:
-    def __init__(self, world: World, spec: Any, on_event: Any, cloud_name: str) -> None:
+    def __init__(self, world: World, spec: Any, on_event: Any, cloud_name: str, owner: str) -> None:
         self.world = world
+        self.owner = owner
         self.on_event = on_event
         self.spec = spec
         self.cloud_name = cloud_name
@@ -141,7 +152,8 @@ class FakeCluster:
         self.closed = True
 
     def _note(self, call: str, **given: Any) -> None:
-        self.world.calls.append((call, {"name": self.name, "cloud": self.cloud_name, **given}))
+        whose = {"owner": self.owner} if self.owner else {}
+        self.world.calls.append((call, {"name": self.name, "cloud": self.cloud_name, **whose, **given}))
         if self.world.error:
             raise self.world.error
 
@@ -166,6 +178,16 @@ class FakeCluster:
 
     def stop(self, **given: Any) -> Result:
         return self._run("stop", **given)
+
+    def shelve(self, **given: Any) -> Result:
+        return self._run("shelve", **given)
+
+    def unshelve(self, **given: Any) -> Result:
+        return self._run("unshelve", **given)
+
+    def extend(self, seconds: float) -> float:
+        self._note("extend", seconds=seconds)
+        return 1_700_000_000.0 + seconds
 
     def start(self, **given: Any) -> Result:
         return self._run("start", **given)

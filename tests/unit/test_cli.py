@@ -200,7 +200,15 @@ def test_down_of_nothing_is_done(world: World, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("words", "call", "text"),
     [
-        (["stop", "demo"], ("stop", {"timeout": None}), "demo is stopped; next: vcluster start demo"),
+        (["stop", "demo"], ("stop", {"wait_jobs": 0.0, "timeout": None}), "demo is stopped; next: vcluster start demo"),
+        (["stop", "demo", "--wait-jobs", "2h"], ("stop", {"wait_jobs": 7200.0, "timeout": None}), "demo is stopped"),
+        (
+            ["shelve", "demo", "--wait-jobs", "10m"],
+            ("shelve", {"wait_jobs": 600.0, "timeout": None}),
+            "demo is shelved; next: vcluster unshelve demo",
+        ),
+        (["unshelve", "demo"], ("unshelve", {"timeout": None}), "demo is ready"),
+        (["start", "demo", "--owner", "dora"], ("start", {"owner": "dora", "timeout": None}), "demo is ready"),
         (["start", "demo", "--timeout", "90"], ("start", {"timeout": 90.0}), "demo is ready"),
         (
             ["scale", "demo", "cpu", "2"],
@@ -247,12 +255,22 @@ def test_status_names_every_machine(world: World, capsys: pytest.CaptureFixture[
 def test_list(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["NAME", "CLOUD", "MACHINES", "ACTIVE", "AGE", "ID"]
-    assert [line.split()[0] for line in lines[1:]] == ["demo", "other"]
+    columns = ["NAME", "CLOUD", "OWNER", "MACHINES", "ACTIVE", "AGE", "COST/H", "EXPIRES", "ID"]
+    assert lines[0].split() == columns
+    assert [line.split()[:3] for line in lines[1:]] == [[name, "local", "you"] for name in ("demo", "other")] + [
+        ["theirs", "local", "dora"]
+    ]
+    assert "18 SU" in lines[3]
+    assert "1970-01-01 00:33 UTC (past)" in lines[3]
     assert main(["list", "--json"]) == 0
-    assert [c["name"] for c in last_json(capsys.readouterr().out)["clusters"]] == ["demo", "other"]
+    told = last_json(capsys.readouterr().out)["clusters"]
+    assert [(c["name"], c["mine"], c["cost"]) for c in told] == [
+        ("demo", True, None),
+        ("other", True, None),
+        ("theirs", False, 18.0),
+    ]
     world.names = []
-    assert main(["list"]) == 0
+    assert main(["list", "--mine"]) == 0
     out, err = capsys.readouterr()
     assert (out, err) == ("", "no clusters on local\n")
 

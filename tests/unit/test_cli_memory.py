@@ -87,7 +87,7 @@ def test_a_life(cloud: MemoryCloud, spec: Path, capsys: pytest.CaptureFixture[st
     assert "demo on memory: stopped" in capsys.readouterr().out
     assert main(["start", "demo", *ON_MEMORY]) == 0
     assert main(["list", *ON_MEMORY]) == 0
-    assert re.search(r"^demo +memory +5 +5 ", capsys.readouterr().out, re.M)
+    assert re.search(r"^demo +memory +you +5 +5 ", capsys.readouterr().out, re.M)
     assert main(["logs", "demo", "cpu-2", *ON_MEMORY]) == 0
     assert capsys.readouterr().out == "cpu-2: booted\n"
 
@@ -179,10 +179,10 @@ WITHOUT_A_CLUSTER = [
     Bad("up demo.yaml", 2, "demo.yaml:1:7: name: ", SPEC.replace("demo", "Demo!")),
     Bad("render demo.yaml -o out", 2, "demo.yaml:1:7: name: ", SPEC.replace("demo", "Demo!")),
     Bad("up demo.yaml", 2, "head.flavor: there is no flavor 'huge'", SPEC + "head: {flavor: huge}\n"),
-    Bad("up demo.yaml --timeout soon", 2, "'soon' is no time span; write 90, 90s, 15m, 2h or 1h30m"),
+    Bad("up demo.yaml --timeout soon", 2, "'soon' is no time span; write 90, 90s, 15m, 2h, 1h30m or 2d"),
     Bad("up demo.yaml --timeout 0", 2, "'0' is no time span"),
     Bad("up demo.yaml --timeout -5", 2, "'-5' is no time span"),
-    Bad("up demo.yaml --timeout 3d", 2, "'3d' is no time span"),
+    Bad("up demo.yaml --timeout 3w", 2, "'3w' is no time span"),
     Bad("scale demo cpu -3", 2, "-3 is not in the range x>=0"),
     Bad("scale demo cpu many", 2, "'many' is not a valid integer range"),
     Bad("forward demo 0", 2, "0 is not in the range 1<=x<=65535"),

@@ -14,10 +14,17 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "up": ("lifecycle", "Bring a cluster up, or mend it, until a job ran on every worker."),
         "plan": ("lifecycle", "Show what `up` would do; exit 0 for nothing, 10 for changes."),
         "status": ("look", "Show every machine with its state, address and UUID."),
-        "list": ("look", "List your clusters on a cloud."),
+        "list": ("fleet", "List the clusters on a cloud: whose, how old, what they cost."),
         "stop": ("lifecycle", "Shut a cluster's machines down and keep their disks."),
         "start": ("lifecycle", "Boot a stopped cluster again."),
+        "shelve": ("lifecycle", "Keep the head's disk on the shelf and let the workers go."),
+        "unshelve": ("lifecycle", "Take a shelved cluster back into use."),
+        "extend": ("fleet", "Let a cluster live longer."),
         "down": ("lifecycle", "Delete a cluster, after showing what goes."),
+    },
+    "A project's order": {
+        "reap": ("fleet", "Shelve the clusters whose time is up, and later delete them."),
+        "sweep": ("fleet", "Delete what is left of clusters whose head is gone."),
     },
     "Its workers": {
         "scale": ("lifecycle", "Change how many workers a group has; drains first."),

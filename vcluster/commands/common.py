@@ -7,7 +7,6 @@ import functools
 import inspect
 import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -20,12 +19,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from vcluster import spans
 from vcluster.commands import summary_of
 from vcluster.console import Reporter, clean, reporter
 from vcluster.errors import UsageError
 
 if TYPE_CHECKING:
-    from vcluster.cluster import Cluster, PlanView
+    from vcluster.cluster import Cluster, ClusterInfo, PlanView
     from vcluster.spec import ClusterSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,8 +33,6 @@ R = TypeVar("R")
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 STOPPING = "stopping; what was made stays, run the same command again (once more: stop at once)"
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -43,17 +41,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.3
-    """A time span: ``90``, ``90s``, ``15m``, ``2h``, ``1h30m``; seconds as a float."""
+    """A time span: ``90``, ``90s``, ``15m``, ``2h``, ``1h30m``, ``2d``; seconds as a float."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds, more than none."""
         text = str(value).strip()
-        parts = _SPAN.findall(text)
-        seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
-        if "".join(number + unit for number, unit in parts) != text or not seconds > 0:
-            self.fail(f"'{clean(text)}' is no time span; write 90, 90s, 15m, 2h or 1h30m", param, ctx)
+        seconds = spans.seconds(text)
+        if seconds is None:
+            self.fail(f"'{clean(text)}' is no time span; write 90, 90s, 15m, 2h, 1h30m or 2d", param, ctx)
         return seconds
 
 
@@ -76,6 +73,7 @@ class How:
 
     Attributes:
         cloud: the cloud of a cluster that is given by name, or None when it was not said.
+        owner: whose cluster, or an empty string for one's own.
         yes: the person agreed beforehand.
         timeout: seconds, or None for the library's own deadline.
     """
@@ -84,6 +82,7 @@ class How:
     quiet: bool
     verbose: bool
     cloud: str | None = None
+    owner: str = ""
     yes: bool = False
     timeout: float | None = None
 
@@ -119,7 +118,12 @@ OUTPUT: tuple[Option, ...] = (
     click.option("-v", "--verbose", is_flag=True, help="Every step, and tracebacks of errors."),
 )
 CLOUD: Option = click.option(
-    "--cloud", metavar="CLOUD", help="The cloud of a cluster that is given by name (default: local)."
+    "--cloud",
+    metavar="CLOUD",
+    help="The cloud of a cluster that is given by name (default: $VCLUSTER_CLOUD, or local).",
+)
+OWNER: Option = click.option(
+    "--owner", metavar="USER", default="", help="Whose cluster, when it is a colleague's: a user's name or id."
 )
 TIMEOUT: Option = click.option("--timeout", type=Duration(), help="Give up after this long: 90, 90s, 15m, 2h.")
 YES: Option = click.option("--yes", is_flag=True, help="Do not ask, for scripts.")
@@ -142,11 +146,29 @@ def options(*wanted: Option) -> Callable[[Callable[..., R]], Callable[..., R]]:
     return wrap
 
 
-def known_names(cloud: str) -> list[str]:
-    """The names of the clusters on a cloud."""
+def known_clusters(cloud: str | None) -> list[ClusterInfo]:
+    """The clusters on a cloud, everybody's."""
     from vcluster.cluster import clusters
 
-    return [summary.ref.name for summary in clusters(cloud)]
+    return clusters(cloud)
+
+
+def unknown_cluster(name: str, how: How) -> UsageError:
+    """The error for a name that no cluster of the caller's has: the nearest one, or whose it is."""
+    from vcluster.connect import default_cloud
+
+    cloud, known = how.cloud or default_cloud(), known_clusters(how.cloud)
+    whose = f" of {how.owner}" if how.owner else ""
+    return UsageError(f"there is no cluster '{name}'{whose} on {cloud}", remedy=meant(name, known, how.owner))
+
+
+def meant(name: str, known: Sequence[ClusterInfo], owner: str = "") -> str:
+    """What a name was probably meant to be, as a remedy."""
+    others = [info.owner for info in known if info.name == name and not info.mine and info.owner != owner]
+    if others:
+        return f"a colleague has one of that name: --owner {others[0]}"
+    hint = nearest(name, [info.name for info in known if info.mine])
+    return f"did you mean {hint}?" if hint else "`vcluster list` shows those that there are"
 
 
 def _complete_target(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[Any]:
@@ -156,7 +178,7 @@ def _complete_target(ctx: click.Context, _param: click.Parameter, incomplete: st
     from vcluster.errors import VclusterError
 
     try:
-        known = known_names(ctx.params.get("cloud") or "local")
+        known = [info.name for info in known_clusters(ctx.params.get("cloud")) if info.mine]
     except (VclusterError, OSError):
         known = []
     folder, _, start = incomplete.rpartition("/")
@@ -176,7 +198,7 @@ def _complete_machine(ctx: click.Context, _param: click.Parameter, incomplete: s
     from vcluster.errors import VclusterError
 
     try:
-        with open_cluster(ctx.params["target"], ctx.params.get("cloud")) as cluster:
+        with open_cluster(ctx.params["target"], ctx.params.get("cloud"), ctx.params.get("owner", "")) as cluster:
             known = [machine.name for machine in cluster.status().machines]
     except (VclusterError, OSError):
         return []
@@ -197,11 +219,11 @@ def open_spec(target: str) -> ClusterSpec:
     return ClusterSpec.load(target)
 
 
-def open_cluster(target: str, cloud: str | None, **settings: Any) -> Cluster:
+def open_cluster(target: str, cloud: str | None, owner: str = "", **settings: Any) -> Cluster:
     """The cluster that a NAME|SPEC argument means.
 
     Raises:
-        SpecError, UsageError: the file is wrong, or there is no such cloud.
+        SpecError, UsageError: the file is wrong, or there is no such cloud, or that owner has no such cluster.
     """
     from vcluster.cluster import Cluster
 
@@ -211,8 +233,8 @@ def open_cluster(target: str, cloud: str | None, **settings: Any) -> Cluster:
                 f"--cloud goes with a cluster's name, and '{target}' is a spec, which says its cloud itself",
                 remedy="leave --cloud out, or give the cluster's name",
             )
-        return Cluster(open_spec(target), **settings)
-    return Cluster(target, cloud_name=cloud or "local", **settings)
+        return Cluster(open_spec(target), owner=owner, **settings)
+    return Cluster(target, cloud_name=cloud, owner=owner, **settings)
 
 
 @dataclass(frozen=True)
@@ -225,15 +247,25 @@ class Run:
 
 
 @contextmanager
-def running(target: str, how: How) -> Iterator[Run]:
-    """A cluster whose progress is shown, and which Ctrl-C and SIGTERM stop in order."""
+def cancelling(how: How) -> Iterator[tuple[Reporter, threading.Event]]:
+    """What shows progress, and an event that Ctrl-C and SIGTERM set."""
     shown = how.reporter()
     cancel = threading.Event()
     try:
-        with _signals(shown, cancel), open_cluster(target, how.cloud, on_event=shown.handle) as cluster:
-            yield Run(cluster, shown, cancel)
+        with _signals(shown, cancel):
+            yield shown, cancel
     finally:
         shown.close()
+
+
+@contextmanager
+def running(target: str, how: How) -> Iterator[Run]:
+    """A cluster whose progress is shown, and which Ctrl-C and SIGTERM stop in order."""
+    with (
+        cancelling(how) as (shown, cancel),
+        open_cluster(target, how.cloud, how.owner, on_event=shown.handle) as cluster,
+    ):
+        yield Run(cluster, shown, cancel)
 
 
 @contextmanager
@@ -262,7 +294,7 @@ def _signals(shown: Reporter, cancel: threading.Event) -> Iterator[None]:
 
 def action_lines(view: PlanView, *, only_loss: bool = False) -> list[str]:
     """A plan for a person: one action a line, UUIDs shown."""
-    signs = {"create": "+", "delete": "-", "start": ">", "stop": "."}
+    signs = {"create": "+", "delete": "-", "start": ">", "unshelve": ">", "stop": ".", "shelve": "."}
     lines = []
     for action in view.actions:
         if only_loss and not (action.destroys_data or action.verb == "delete"):

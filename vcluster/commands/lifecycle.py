@@ -1,4 +1,4 @@
-"""Commands that change a cluster: up, plan, stop, start, down, scale, replace."""
+"""Commands that change a cluster: up, plan, stop, start, shelve, unshelve, down, scale, replace."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import click
 
 from vcluster.commands.common import (
     CLOUD,
+    OWNER,
     TIMEOUT,
     YES,
+    Duration,
     How,
     action_lines,
     command,
     confirmation,
     is_spec,
-    known_names,
-    nearest,
+    known_clusters,
+    meant,
     open_cluster,
     options,
     running,
     target_argument,
 )
-from vcluster.console import clean, duration
+from vcluster.console import clean, cost_text, duration
 
 if TYPE_CHECKING:
     from vcluster.cluster import PlanView, Result, Status
@@ -34,7 +36,7 @@ CHANGES = 10
 @command("up")
 @target_argument("SPEC|NAME")
 @click.option("--keep-on-failure", is_flag=True, help="Leave machines that failed for good, for a look at them.")
-@options(CLOUD, YES, TIMEOUT)
+@options(CLOUD, OWNER, YES, TIMEOUT)
 def up_(target: str, keep_on_failure: bool, how: How) -> None:
     """Safe to repeat: it does what is left to do, and says so when that is nothing. It asks only when it would delete
     or replace something that holds data. With the NAME of a cluster that is there, it mends it.
@@ -51,53 +53,93 @@ def up_(target: str, keep_on_failure: bool, how: How) -> None:
 
 @command("plan")
 @target_argument("SPEC|NAME")
-@options(CLOUD)
+@options(CLOUD, OWNER)
 def plan_(target: str, how: How) -> int:
-    """Nothing is changed. Exit code 0: nothing to do, 10: changes, as with `terraform plan -detailed-exitcode`."""
-    with open_cluster(target, how.cloud) as cluster:
+    """Nothing is changed. It says in which project all this would be done, what it needs of the quota and what is left
+    of that, and what it costs. Exit code 0: nothing to do, 10: changes, as with `terraform plan -detailed-exitcode`.
+    """
+    with open_cluster(target, how.cloud, how.owner) as cluster:
         name, view = cluster.name, cluster.plan()
     how.result("plan", view.to_dict(), _plan_text(name, view))
     return 0 if view.empty else CHANGES
 
 
 def _plan_text(name: str, view: PlanView) -> str:
-    lines = [f"{clean(name)}: nothing to do" if view.empty else f"{clean(name)}: {_count(len(view.actions), 'action')}"]
-    lines += action_lines(view)
-    lines += [f"  … waiting for {clean(what)}" for what in view.waiting]
+    where = f" in {clean(view.place)}" if view.place else ""
+    what = "nothing to do" if view.empty else _count(len(view.actions), "action")
+    lines = [f"{clean(name)}: {what}{where}", *action_lines(view)]
+    lines += [f"  … waiting for {clean(phrase)}" for phrase in view.waiting]
     if view.problem:
         lines.append(f"  ! {clean(view.problem)}")
+    lines += [f"  quota: {clean(need)}{'' if need.fits else '  DOES NOT FIT'}" for need in view.quota]
+    if (cost := view.cost) is not None:
+        total = "" if cost.total is None else f", {cost_text(cost.total, cost.unit)} until it expires"
+        lines.append(f"  cost: {cost_text(cost.per_hour, cost.unit)} an hour{total}")
     return "\n".join(lines)
 
 
 @command("down")
 @target_argument()
-@options(CLOUD, YES, TIMEOUT)
-def down_(target: str, how: How) -> None:
-    """Shows by UUID what goes, and asks for the cluster's name. The home directories go with the head."""
+@click.option("--keep-volumes", is_flag=True, help="Keep the volume that the head boots from, with everybody's home.")
+@options(CLOUD, OWNER, YES, TIMEOUT)
+def down_(target: str, keep_volumes: bool, how: How) -> None:
+    """Shows by UUID what goes, and asks for the cluster's name. The home directories go with the head. What was there
+    before the cluster stays.
+    """
     with running(target, how) as run:
         confirm = confirmation(run, how, typed=True)
-        result = run.cluster.down(timeout=how.timeout, confirm=confirm, cancel=run.cancel)
+        result = run.cluster.down(keep_volumes=keep_volumes, timeout=how.timeout, confirm=confirm, cancel=run.cancel)
     name = clean(result.status.name)
     took = duration(result.seconds)
-    if not result.changed and not is_spec(target) and (hint := nearest(name, known_names(how.cloud or "local"))):
-        click.echo(f"did you mean {hint}?", err=True)
+    if not result.changed and not is_spec(target):
+        click.echo(meant(name, known_clusters(how.cloud), how.owner), err=True)
     _report("down", result, how, f"{name} is gone ({took})" if result.changed else f"nothing is there of {name}")
+
+
+WAIT_JOBS = click.option(
+    "--wait-jobs", type=Duration(), help="Let running jobs end, for so long at most; no new ones start meanwhile."
+)
 
 
 @command("stop")
 @target_argument()
-@options(CLOUD, TIMEOUT)
-def stop_(target: str, how: How) -> None:
-    """Running jobs are lost, files are not. `vcluster start` brings it back."""
+@WAIT_JOBS
+@options(CLOUD, OWNER, TIMEOUT)
+def stop_(target: str, wait_jobs: float | None, how: How) -> None:
+    """Jobs that still run are lost, files are not. `vcluster start` brings it back."""
     with running(target, how) as run:
-        result = run.cluster.stop(timeout=how.timeout, cancel=run.cancel)
+        result = run.cluster.stop(wait_jobs=wait_jobs or 0.0, timeout=how.timeout, cancel=run.cancel)
     name = clean(result.status.name)
     _report("stop", result, how, f"{name} is stopped; next: vcluster start {name}{_cloud_words(result.status)}")
 
 
+@command("shelve")
+@target_argument()
+@WAIT_JOBS
+@options(CLOUD, OWNER, TIMEOUT)
+def shelve_(target: str, wait_jobs: float | None, how: How) -> None:
+    """A cluster on the shelf takes no processors: on Jetstream2 it costs nothing. Workers are deleted and made anew
+    later; the head keeps its disk and everybody's files. Jobs that still run are lost.
+    """
+    with running(target, how) as run:
+        result = run.cluster.shelve(wait_jobs=wait_jobs or 0.0, timeout=how.timeout, cancel=run.cancel)
+    name = clean(result.status.name)
+    _report("shelve", result, how, f"{name} is shelved; next: vcluster unshelve {name}{_cloud_words(result.status)}")
+
+
+@command("unshelve")
+@target_argument()
+@options(CLOUD, OWNER, TIMEOUT)
+def unshelve_(target: str, how: How) -> None:
+    """Done when a job ran on every worker."""
+    with running(target, how) as run:
+        result = run.cluster.unshelve(timeout=how.timeout, cancel=run.cancel)
+    _report("unshelve", result, how, _ready_text(result))
+
+
 @command("start")
 @target_argument()
-@options(CLOUD, TIMEOUT)
+@options(CLOUD, OWNER, TIMEOUT)
 def start_(target: str, how: How) -> None:
     """Also after the local cloud's host was rebooted. Done when a job ran on every worker."""
     with running(target, how) as run:
@@ -109,7 +151,7 @@ def start_(target: str, how: How) -> None:
 @target_argument()
 @click.argument("group")
 @click.argument("count", metavar="N", type=click.IntRange(min=0))
-@options(CLOUD, YES, TIMEOUT)
+@options(CLOUD, OWNER, YES, TIMEOUT)
 def scale_(target: str, group: str, count: int, how: How) -> None:
     """GROUP is a worker group's name, N how many it shall have, up to its max_count. Workers that go are drained
     first: their jobs end in peace.
@@ -126,7 +168,7 @@ def scale_(target: str, group: str, count: int, how: How) -> None:
 @command("replace")
 @target_argument()
 @click.argument("machine")
-@options(CLOUD, YES, TIMEOUT)
+@options(CLOUD, OWNER, YES, TIMEOUT)
 def replace_(target: str, machine: str, how: How) -> None:
     """MACHINE is a worker's name as `vcluster status` shows it. It is drained first: its jobs end in peace."""
     with running(target, how) as run:

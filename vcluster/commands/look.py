@@ -1,4 +1,4 @@
-"""Commands that only look: status, list, logs, render, schema."""
+"""Commands that only look: status, logs, render, schema."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import click
 
 from vcluster.commands.common import (
     CLOUD,
+    OWNER,
     How,
     command,
     is_spec,
-    known_names,
     machine_argument,
-    nearest,
     open_cluster,
     open_spec,
     options,
     table,
     target_argument,
+    unknown_cluster,
 )
-from vcluster.console import clean, duration
+from vcluster.console import clean, cost_text, expiry_text
 from vcluster.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,18 +31,24 @@ if TYPE_CHECKING:
 
 @command("status")
 @target_argument()
-@options(CLOUD)
+@options(CLOUD, OWNER)
 def status_(target: str, how: How) -> None:
     """Works from any computer that reaches the cloud."""
-    with open_cluster(target, how.cloud) as cluster:
+    with open_cluster(target, how.cloud, how.owner) as cluster:
         status = cluster.status()
     if status.state == "absent" and not is_spec(target):
-        raise unknown_cluster(target, how.cloud or "local")
+        raise unknown_cluster(target, how)
     how.result("status", status.to_dict(), _status_text(status))
 
 
 def _status_text(status: Status) -> str:
     first = f"{clean(status.name)} on {clean(status.cloud)}: {clean(status.state)}"
+    if status.owner:
+        first += f", made by {clean(status.owner)}"
+    if status.expires is not None:
+        first += f", expires {expiry_text(status.expires, time.time())}"
+    if status.cost is not None and status.machines:
+        first += f", costs {cost_text(status.cost, status.unit)} an hour"
     if not status.machines:
         return first
     rows = []
@@ -55,49 +61,14 @@ def _status_text(status: Status) -> str:
     return "\n".join([first, "", table(headers, rows), *(["", *faults] if faults else [])])
 
 
-def unknown_cluster(name: str, cloud: str) -> UsageError:
-    """The error for a name that no cluster has, with the nearest one that there is."""
-    hint = nearest(name, known_names(cloud))
-    remedy = f"did you mean {hint}?" if hint else "`vcluster list` shows those that there are"
-    return UsageError(f"there is no cluster '{name}' on {cloud}", remedy=remedy)
-
-
-@command("list")
-@options(CLOUD)
-def list_(how: How) -> None:
-    """One line each: machines, how many of them run, and its age."""
-    from vcluster.cluster import clusters
-
-    cloud = how.cloud or "local"
-    found = sorted(clusters(cloud), key=lambda summary: summary.ref.name)
-    now = time.time()
-    ages = [duration(max(0.0, now - summary.created)) if summary.created else "" for summary in found]
-    rows = [(s.ref.name, cloud, s.machines, s.active, age, s.ref.id) for s, age in zip(found, ages, strict=True)]
-    objects = [
-        {
-            "name": summary.ref.name,
-            "id": summary.ref.id,
-            "cloud": cloud,
-            "machines": summary.machines,
-            "active": summary.active,
-            "created": summary.created,
-        }
-        for summary in found
-    ]
-    if not found and not (how.as_json or how.quiet):
-        click.echo(f"no clusters on {clean(cloud)}", err=True)
-    text = table(("NAME", "CLOUD", "MACHINES", "ACTIVE", "AGE", "ID"), rows) if found else ""
-    how.result("list", {"clusters": objects}, text)
-
-
 @command("logs")
 @target_argument()
 @machine_argument
 @click.option("-n", "--lines", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many lines.")
-@options(CLOUD)
+@options(CLOUD, OWNER)
 def logs_(target: str, machine: str, lines: int, how: How) -> None:
     """MACHINE is a name as `vcluster status` shows it; the head when left out. Also for machines that are off."""
-    with open_cluster(target, how.cloud) as cluster:
+    with open_cluster(target, how.cloud, how.owner) as cluster:
         text = cluster.logs(machine, lines)
     how.result("logs", {"machine": machine, "text": text}, clean(text, lines=True).rstrip("\n"))
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from vcluster.commands.common import CLOUD, How, Misused, command, open_cluster, options, target_argument
+from vcluster.commands.common import CLOUD, OWNER, How, Misused, command, open_cluster, options, target_argument
 from vcluster.errors import UsageError
 
 REMOTE = re.compile(r"([a-z][a-z0-9-]*)?:")
@@ -58,12 +58,12 @@ class _SshCommand(click.Command):
     "-m", "--machine", default="head", show_default=True, help="Which machine, as `vcluster status` names it."
 )
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal, as top or an editor wants.")
-@options(CLOUD)
+@options(CLOUD, OWNER)
 def ssh_(target: str, words: tuple[str, ...], machine: str, tty: bool, how: How) -> None:
     """As plain ssh does: the words are joined with spaces and the shell on the machine reads them, and the exit status
     is the command's own. Host keys are pinned; workers are reached through the head.
     """
-    with open_cluster(target, how.cloud) as cluster:
+    with open_cluster(target, how.cloud, how.owner) as cluster:
         argv = cluster.ssh_command(machine)
     run_instead([argv[0], *(["-t"] if tty else []), *argv[1:], *(["--", *words] if words else [])])
 
@@ -72,7 +72,7 @@ def ssh_(target: str, words: tuple[str, ...], machine: str, tty: bool, how: How)
 @target_argument()
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.argument("destination")
-@options(CLOUD)
+@options(CLOUD, OWNER)
 def cp_(target: str, sources: tuple[str, ...], destination: str, how: How) -> None:
     r"""`:path` is a file on the head, `cpu-1:path` one on a worker, anything else one on this computer.
     Folders go with all that is in them.
@@ -91,7 +91,7 @@ def cp_(target: str, sources: tuple[str, ...], destination: str, how: How) -> No
             raise UsageError(
                 f"there is no file '{word}' on this computer", remedy="check the path; :path is the head's"
             )
-    with open_cluster(target, how.cloud) as cluster:
+    with open_cluster(target, how.cloud, how.owner) as cluster:
         argv = cluster.scp_command(list(sources), destination)
     run_instead(argv)
 
@@ -102,12 +102,12 @@ def cp_(target: str, sources: tuple[str, ...], destination: str, how: How) -> No
 @click.option(
     "-l", "--local-port", type=click.IntRange(1, 65535), help="The port on this computer (default: the same)."
 )
-@options(CLOUD)
+@options(CLOUD, OWNER)
 def forward_(target: str, port: int, local_port: int | None, how: How) -> None:
     """Runs until Ctrl-C. Only this computer can use the port."""
     here = local_port or port
     _check_free(here)
-    with open_cluster(target, how.cloud) as cluster:
+    with open_cluster(target, how.cloud, how.owner) as cluster:
         argv = cluster.forward_command(port, here)
         name = cluster.name
     click.echo(f"127.0.0.1:{here} is port {port} of {name}'s head, until Ctrl-C", err=True)
@@ -133,13 +133,13 @@ def _check_free(port: int) -> None:
 
 @command("ssh-config")
 @target_argument()
-@options(CLOUD)
+@options(CLOUD, OWNER)
 def ssh_config_(target: str, how: How) -> None:
     r"""Then `ssh NAME` is the head and `ssh NAME-cpu-1` a worker, in every program that uses OpenSSH.
 
     \b
     vcluster ssh-config demo >> ~/.ssh/config
     """
-    with open_cluster(target, how.cloud) as cluster:
+    with open_cluster(target, how.cloud, how.owner) as cluster:
         text = cluster.ssh_config()
     how.result("ssh-config", {"text": text}, text.rstrip("\n"))

@@ -16,9 +16,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol, TextIO
 
+from vcluster import spans
 from vcluster.events import Event, Log, MachineChanged, PlanMade, Retrying, StepFinished, StepStarted
 
-__all__ = ["JsonReporter", "PlainReporter", "Reporter", "clean", "describe", "duration", "is_terminal", "reporter"]
+__all__ = [
+    "JsonReporter",
+    "PlainReporter",
+    "Reporter",
+    "clean",
+    "cost_text",
+    "describe",
+    "duration",
+    "expiry_text",
+    "is_terminal",
+    "reporter",
+]
 
 _ESCAPES = re.compile(
     r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # operating system commands, as window titles and links
@@ -47,6 +59,25 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m {rest:02d}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60:02d}m"
+
+
+def expiry_text(at: float | None, now: float) -> str:
+    """When something's time is up, as seen from now (both in seconds since the epoch); empty for never."""
+    if at is None:
+        return ""
+    from datetime import UTC, datetime
+
+    moment = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    left = at - now
+    if left <= 0:
+        return f"{moment} (past)"
+    rounded = round(left, -2) if left > 86400 else left
+    return f"{moment} (in {spans.spell(rounded // 60 * 60) if left >= 60 else duration(left)})"
+
+
+def cost_text(cost: float | None, unit: str) -> str:
+    """Units for a person: ``18 SU``, ``0.5 SU``; empty where they are not known."""
+    return "" if cost is None else f"{round(cost, 2):g} {unit}".rstrip()
 
 
 def describe(event: Event, *, verbose: bool = False) -> str:

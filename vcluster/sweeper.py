@@ -58,6 +58,7 @@ def sweep(
     *,
     owner: str = "",
     older_than: float = OLDER_THAN,
+    dry_run: bool = False,
     confirm: Agree | None = None,
     on_event: EventHandler | None = None,
     cancel: threading.Event | None = None,
@@ -70,6 +71,7 @@ def sweep(
         cloud_name: None means ``VCLUSTER_CLOUD`` or ``local``.
         owner: whose leftovers, a user's name or id; empty for the caller's own.
         older_than: seconds; a cluster of which anything is younger is left alone.
+        dry_run: only find.
         confirm: shown what was found before anything is deleted; None agrees.
         on_event: takes every event, from several threads.
         cancel: set it from another thread to stop.
@@ -87,8 +89,8 @@ def sweep(
     opened = cloud or connect(cloud_name or default_cloud(), home)
     try:
         found = _found(opened, owner, older_than, cancel)
-        if not found:
-            return ()
+        if not found or dry_run:
+            return tuple(found)
         if confirm is not None and not confirm(found):
             raise CancelledError("nothing was changed")
         for number, each in enumerate(found):
