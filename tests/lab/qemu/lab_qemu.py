@@ -12,7 +12,7 @@ the folder of ``lab_nova`` and the repository (for ``vcluster``). Environment:
 
 What a machine has of OpenStack: one network card for each port on a segment of its own network, with the port's MAC
 address; Nova's own config drive, made by Nova's own code, so addresses, gateway, MTU and user data are what Nova and
-Neutron say; a gateway that is a router on that segment; a floating IP that leads to its SSH. A config drive is always
+Neutron say (as static ones: nobody answers DHCP); a gateway that is a router on that segment; a floating IP that leads to its SSH. A config drive is always
 there, because there is no metadata service, which would serve the same. What it lacks: security groups are not
 enforced, a floating IP has only the ports above, volumes are attached only as boot disks, and nothing migrates.
 
@@ -21,6 +21,7 @@ A snapshot, and so a shelved server, is the disk's own layer, uploaded to Glance
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import threading
@@ -39,6 +40,7 @@ from nova import exception, objects
 from nova.api.metadata import base as instance_metadata
 from nova.compute import power_state, task_states
 from nova.image import glance
+from nova.network import model as network_model
 from nova.virt import configdrive, driver, fake, hardware
 from nova.virt import event as virtevent
 from oslo_log import log as logging
@@ -168,6 +170,15 @@ def _floating(network_info: Any) -> Iterator[tuple[str, str, str]]:
                 yield vif["network"]["id"], floating["address"], address["address"]
 
 
+def _static(network_info: Any) -> Any:
+    """The same for machines on networks without DHCP: nobody here answers it, so the config drive has the addresses."""
+    plain = json.loads(json.dumps(list(network_info)))
+    for vif in plain:
+        for subnet in vif["network"]["subnets"]:
+            subnet["meta"].pop("enable_dhcp", None)
+    return network_model.NetworkInfo.hydrate(plain)
+
+
 @cache
 def _host() -> _Host:
     return _Host()
@@ -220,7 +231,7 @@ class QemuDriver(LabDriver):  # type: ignore[misc]
             self._make_disk(context, machine, instance, image_meta, block_device_info)
             extra = {"admin_pass": admin_password} if admin_password else {}
             metadata = instance_metadata.InstanceMetadata(
-                instance, content=injected_files, extra_md=extra, network_info=network_info
+                instance, content=injected_files, extra_md=extra, network_info=_static(network_info)
             )
             with configdrive.ConfigDriveBuilder(instance_md=metadata) as builder:
                 builder.make_drive(str(machine.seed))
