@@ -33,7 +33,7 @@ _MESSAGES = {
         ),
     },
     "network": {
-        403: "((rule:create_port) is disallowed by policy",
+        403: "rule:create_port is disallowed by policy",
         404: "The resource could not be found.",
         409: "There are one or more ports still in use on the network.",
         500: "Request Failed: internal server error while processing your request.",
