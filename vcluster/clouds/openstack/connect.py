@@ -6,6 +6,7 @@ Nothing is asked of the cloud before it is needed; ``import openstack`` takes a 
 from __future__ import annotations
 
 import difflib
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from vcluster.clouds.openstack import errors
 from vcluster.clouds.openstack.rest import TIMEOUT, Clock, Service
-from vcluster.errors import CloudError, PermanentError, UsageError
+from vcluster.errors import CloudError, PermanentError, UsageError, VclusterError
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -171,9 +172,11 @@ def connect(name: str) -> Services:
     """
     import openstack
     import openstack.config
-    import yaml
     from openstack import exceptions as sdk
 
+    skipped = _Skipped()
+    logger = logging.getLogger("openstack.config")
+    logger.addHandler(skipped)
     try:
         config = openstack.config.OpenStackConfig()
         names = [str(n) for n in config.get_cloud_names()]
@@ -181,19 +184,19 @@ def connect(name: str) -> Services:
         if name in FROM_ENVIRONMENT and name not in names:
             entry = ENVIRONMENT
         if entry not in names:
-            raise _unknown(name, names, config.config_filename)
+            raise _unknown(name, names, config.config_filename, skipped.said)
         connection = openstack.connect(cloud=entry, app_name="vcluster")
-    except yaml.YAMLError as error:
-        raise PermanentError(f"clouds.yaml cannot be read: {' '.join(str(error).split())}") from error
     except (sdk.ConfigException, OSError) as error:
         raise PermanentError(
             f"cloud `{name}`: {errors.words(str(error)) or type(error).__name__}",
             remedy="`openstack --os-cloud " + name + " token issue` must work first",
         ) from error
-    except CloudError:
+    except VclusterError:
         raise
     except Exception as error:
         raise _incomplete(name, error) from error
+    finally:
+        logger.removeHandler(skipped)
     _widen(connection)
     return Services(connection, name)
 
@@ -207,10 +210,26 @@ def _incomplete(name: str, error: Exception) -> CloudError:
             f"cloud `{name}`: the credential is not complete: {missing} missing",
             remedy="add it to clouds.yaml, or set OS_* (with a password, `source` the openrc file again)",
         )
+    if isinstance(error, TypeError):
+        # The SDK hands what stands under `auth:` to the plugin, as it is.
+        return PermanentError(f"cloud `{name}`: {error}", remedy="check the words under `auth:` in clouds.yaml")
     return errors.from_exception(error, doing=f"cloud `{name}`")
 
 
-def _unknown(name: str, names: list[str], file: str | None) -> UsageError:
+class _Skipped(logging.Handler):
+    """Hears of a clouds.yaml that is no YAML: the SDK passes it over as if it were not there."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said = " ".join(record.getMessage().split())
+
+
+def _unknown(name: str, names: list[str], file: str | None, skipped: str) -> UsageError:
+    if skipped:
+        return UsageError(f"there is no cloud `{name}`", remedy=f"mend the file: {skipped}")
     if name in FROM_ENVIRONMENT:
         return UsageError(
             "there are no OS_* variables", remedy="`source` the project's openrc file, or name a cloud of clouds.yaml"

@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import replace
 
+from vcluster.chosen import chosen_network, chosen_part, chosen_parts, chosen_ports
 from vcluster.clouds.openstack import marks, pictures
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.known import Known
@@ -207,9 +208,7 @@ class Maker:
 
     def part(self, ref: ClusterRef, request: PartRequest, observed: Observed) -> Part:
         """Make one, or complete the one that is not ready."""
-        old = next(
-            (p for p in observed.parts if p.kind is request.kind and p.name == request.name and not p.kept), None
-        )
+        old = chosen_part(observed, request.kind, request.name)
         make = {
             PartKind.SUBNET: self._subnet,
             PartKind.ROUTER: self._router,
@@ -313,8 +312,9 @@ class Maker:
     def _group(self, ref: ClusterRef, kind: PartKind, name: str) -> str:
         """A group's uuid, seen in this run or asked for."""
         if not (uuid := self._known.group(ref, kind, name)):
-            listed = (pictures.security_group(ref, told) for told in group_listing(self._services, ref))
-            for part in sorted((p for p in listed if p is not None), key=lambda p: (p.ready, -p.created, p.uuid)):
+            listed = [pictures.security_group(ref, told) for told in group_listing(self._services, ref)]
+            picture = Observed(parts=tuple(part for part in listed if part is not None))
+            for part in chosen_parts(picture).values():
                 self._known.made_part(ref, part)
             uuid = self._known.group(ref, kind, name)
         return uuid
@@ -344,27 +344,24 @@ def _rules(group: str, request: PartRequest) -> list[Json]:
 
 
 def _own_network(ref: ClusterRef, observed: Observed) -> Network:
-    """The cluster's own network: the one with its ports, else the oldest listed."""
-    own = [n for n in observed.networks if not n.foreign and ref.owns(n.tag)]
-    used = {port.network for port in observed.ports}
-    found = next((n for n in own if n.uuid in used), own[0] if own else None)
-    if found is None:
+    found = chosen_network(observed)
+    if found is None or found.foreign or not ref.owns(found.tag):
         raise ConflictError("the cluster's network is not there")
     return found
 
 
 def _need(observed: Observed, kind: PartKind) -> Part:
-    found = [p for p in observed.parts if p.kind is kind]
-    if not found:
+    found = chosen_part(observed, kind, str(kind))
+    if found is None:
         raise ConflictError(f"the cluster's {kind} is not there")
-    return min(found, key=lambda p: (not p.ready, p.created, p.uuid))
+    return found
 
 
 def _head_port(ref: ClusterRef, observed: Observed) -> Port:
-    heads = [p for p in observed.ports if p.tag == ref.tag(Role.HEAD)]
-    if not heads:
+    found = next((p for p in chosen_ports(observed).values() if p.tag == ref.tag(Role.HEAD)), None)
+    if found is None:
         raise ConflictError("the head's port is not there")
-    return min(heads, key=lambda p: (not p.device, p.created, p.uuid))
+    return found
 
 
 def _made(part: Part | None) -> Part:

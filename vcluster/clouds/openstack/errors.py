@@ -96,6 +96,8 @@ def from_answer(  # noqa: PLR0911 (a table, as a chain of conditions)
         return QuotaError(text, remedy=_MORE_ROOM)
     if status in (400, 404, 409):
         return _refused(status, said, text, reading=reading)
+    if _NO_DISK.search(said):
+        return PermanentError(text, remedy="this flavor has no disk of its own: set `root_disk` (GiB)")
     if status == 401:
         return PermanentError(f"{doing}: the cloud does not accept the credential (HTTP 401)", remedy=_LOGIN_AGAIN)
     if status == 403:
@@ -118,8 +120,6 @@ def _refused(status: int, said: str, text: str, *, reading: bool) -> CloudError:
         return PermanentError(
             text, remedy="the network needs a router with a gateway to the external network; or set access.public_ip"
         )
-    if _NO_DISK.search(said):
-        return PermanentError(text, remedy="this flavor has no disk of its own: set `root_disk` (GiB)")
     if status == 409 or _GONE.search(said) or (status == 404 and not reading):
         return ConflictError(text)
     return PermanentError(text)
@@ -156,7 +156,7 @@ def from_exception(error: Exception, *, doing: str) -> CloudError:  # noqa: PLR0
         return PermanentError(
             f"{doing}: what answers there is no OpenStack: {_first_line(error)}", remedy="check auth_url (OS_AUTH_URL)"
         )
-    if isinstance(error, (ks.ClientException, sdk.SDKException)):
+    if isinstance(error, (ks.ClientException, sdk.SDKException)) or type(error) is Exception:
         return PermanentError(f"{doing}: {_first_line(error)}")
     raise error
 

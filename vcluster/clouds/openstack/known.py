@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 
+from vcluster.chosen import chosen_parts
 from vcluster.model import ClusterRef, Observed, Part, PartKind
 
 __all__ = ["Known"]
@@ -37,7 +38,7 @@ class Known:
             self._public.update(public)
             for key in [k for k in self._groups if k[0] == ref.id]:
                 del self._groups[key]
-        for part in sorted(observed.parts, key=lambda p: (p.ready, -p.created, p.uuid)):
+        for part in chosen_parts(observed).values():
             self._name(ref, part)
 
     def made(self, ref: ClusterRef, *uuids: str) -> None:

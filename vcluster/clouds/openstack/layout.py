@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Mapping
 from concurrent.futures import Executor
 
+from vcluster.chosen import chosen_network, chosen_part
 from vcluster.clouds.openstack import pictures
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.lookups import Lookups
@@ -55,7 +56,7 @@ class _Choice:
         self._external: list[Json | None] = []
 
     def layout(self) -> Layout:
-        network = self._standing()
+        network = chosen_network(self.seen)  # where its ports are, else its own
         chosen = None if network is not None else self._choose()
         if network is None and chosen is not None:
             network = self._foreign.know(pictures.network(chosen, self.around.ipv4(chosen), tag=""))
@@ -83,8 +84,7 @@ class _Choice:
         return self._external[0]
 
     def _has(self, kind: PartKind, name: str = "") -> Part | None:
-        found = [p for p in self.seen.parts if p.kind is kind and name in ("", p.name)]
-        return min(found, key=lambda p: (not p.ready, p.created, p.uuid), default=None)
+        return chosen_part(self.seen, kind, name or str(kind))
 
     def _part(self, kind: PartKind, name: str, detail: Mapping[str, str]) -> PartRequest:
         return PartRequest(kind, name or str(kind), self.ref.tag(kind), detail)
@@ -93,13 +93,6 @@ class _Choice:
         return self._part(PartKind.SECURITY_GROUP, name, detail)
 
     # Networks --------------------------------------------------------------------------------------------------
-
-    def _standing(self) -> Network | None:
-        """The network that the cluster has: where its ports are, else its own."""
-        used = {port.network for port in self.seen.ports}
-        own = [n for n in self.seen.networks if not n.foreign]
-        on = [n for n in self.seen.networks if n.uuid in used]
-        return next(iter(on or own), None)
 
     def _choose(self) -> Json | None:
         """A network that is there; None: make one.
@@ -171,7 +164,7 @@ class _Choice:
     # Addresses -------------------------------------------------------------------------------------------------
 
     def _floating_ip(self, chosen: Json | None) -> PartRequest:
-        has = self._has(PartKind.FLOATING_IP)
+        has = self._has(PartKind.FLOATING_IP, "head")
         if self.wishes.floating_ip:
             return self._named_ip(has)
         if has is not None:
@@ -230,7 +223,7 @@ class _Choice:
     def _wants_server_group(self) -> bool:
         """Workers on different hosts, where the quota for groups and their members has room for all."""
         workers = self.wishes.slots - 1
-        if self._has(PartKind.SERVER_GROUP) is not None:
+        if self._has(PartKind.SERVER_GROUP, "workers") is not None:
             return True
         if workers < 2:
             return False

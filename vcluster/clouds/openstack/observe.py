@@ -6,6 +6,7 @@ case: Nova silently drops filters that a user may not use.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 
@@ -41,7 +42,7 @@ class Observer:
     def machines(self, ref: ClusterRef, since: Observed) -> Observed:
         """The machines now; the rest of the picture as it was."""
         ports = {port.uuid: port for port in since.ports}
-        machines = self._machines(ref, self._servers(ref), ports)
+        machines = self._machines(ref, self._servers(ref), ports, self._known.public())
         self._known.made(ref, *(m.uuid for m in machines))
         return replace(since, machines=machines)
 
@@ -95,7 +96,8 @@ class Observer:
         parts: list[Part | None] = [pictures.subnet(ref, told) for told in told_subnets]
         parts += [pictures.router(ref, told) for told in routers.result()]
         parts += [pictures.gateway(ref, told) for told in told_ports]
-        parts += [pictures.security_group(ref, told) for told in told_groups]
+        holders = _holders(ref, told_ports)
+        parts += [pictures.security_group(ref, told, holders.get(told["id"], "")) for told in told_groups]
         parts += [pictures.server_group(ref, told) for told in placement.result()]
         parts += [pictures.floating_ip(ref, told, held) for told in told_addresses]
         parts += [pictures.volume(ref, told) for told in volumes.result()]
@@ -105,10 +107,8 @@ class Observer:
             parts=tuple(part for part in parts if part is not None),
             notes=marks.notes_of(*_carriers(ref, told_groups, told_ports, told_networks)),
         )
-        # Last, and with the addresses of this very look.
+        picture = replace(picture, machines=self._machines(ref, servers.result(), held, public))
         self._known.see(ref, picture, public)
-        picture = replace(picture, machines=self._machines(ref, servers.result(), held))
-        self._known.made(ref, *(m.uuid for m in picture.machines))
         return picture
 
     # Inside ----------------------------------------------------------------------------------------------------
@@ -124,8 +124,9 @@ class Observer:
         params = {"metadata": str({marks.MARK: ref.tag(PartKind.VOLUME)})}
         return self._services.volume.listing("/volumes/detail", "volumes", doing="list volumes", params=params)
 
-    def _machines(self, ref: ClusterRef, servers: list[Json], ports: dict[str, Port]) -> tuple[Machine, ...]:
-        public = self._known.public()
+    def _machines(
+        self, ref: ClusterRef, servers: list[Json], ports: Mapping[str, Port], public: Mapping[str, str]
+    ) -> tuple[Machine, ...]:
         found = []
         for told in servers:
             machine = pictures.machine(ref, told, ports, self._known.told(str(told.get("id"))))
@@ -149,6 +150,15 @@ def group_listing(services: Services, ref: ClusterRef) -> list[Json]:
     return services.network.listing(
         "/security-groups", "security_groups", doing="list security groups", params={"name": names}
     )
+
+
+def _holders(ref: ClusterRef, ports: list[Json]) -> dict[str, str]:
+    """A port by the security group that it is in: the head's where there is one."""
+    holders: dict[str, str] = {}
+    for told in sorted(ports, key=lambda t: marks.tag_in(t.get("description")) == ref.tag(Role.HEAD)):
+        if ref.owns(marks.tag_in(told.get("description"))):
+            holders.update(dict.fromkeys(told.get("security_groups", []), told["id"]))
+    return holders
 
 
 def _own_networks(ref: ClusterRef, networks: list[Json], subnets: list[Json]) -> list[Network]:

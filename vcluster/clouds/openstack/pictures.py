@@ -188,7 +188,7 @@ def _tag(ref: ClusterRef, told: Json, kind: PartKind) -> str:
 
 def subnet(ref: ClusterRef, told: Json) -> Part | None:
     tag = _tag(ref, told, PartKind.SUBNET)
-    return _part(told, tag, PartKind.SUBNET) if tag else None
+    return _part(told, tag, PartKind.SUBNET, used_by=str(told["network_id"])) if tag else None
 
 
 def router(ref: ClusterRef, told: Json) -> Part | None:
@@ -205,12 +205,13 @@ def gateway(ref: ClusterRef, told: Json) -> Part | None:
     return _part(told, tag, PartKind.GATEWAY, ready=on, used_by=str(told.get("device_id") or ""))
 
 
-def security_group(ref: ClusterRef, told: Json) -> Part | None:
+def security_group(ref: ClusterRef, told: Json, holder: str = "") -> Part | None:
+    """A security group of the cluster; ``holder`` is a port that is in it."""
     tag = _tag(ref, told, PartKind.SECURITY_GROUP)
     if not tag:
         return None
     name = marks.slot_name(ref, str(told.get("name", "")))
-    return _part(told, tag, PartKind.SECURITY_GROUP, name, ready=is_open(told))
+    return _part(told, tag, PartKind.SECURITY_GROUP, name, ready=is_open(told), used_by=holder)
 
 
 def is_open(group: Json) -> bool:

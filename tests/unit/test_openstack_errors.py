@@ -1,0 +1,343 @@
+"""What a cloud answers, and which of our classes that is: the class decides what happens next."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from openstack_kit import GLANCE, KEYSTONE, FakeCloud, cloud, connected, fake, token
+from vcluster.clouds.openstack import OpenStackCloud, errors
+from vcluster.errors import (
+    CloudError,
+    ConflictError,
+    PermanentError,
+    QuotaError,
+    TemporaryError,
+    UsageError,
+)
+from vcluster.model import ImageRequest
+
+__all__ = ["cloud", "fake"]
+
+
+def nova(word: str, message: str, code: int = 400, **more: object) -> str:
+    return json.dumps({word: {"code": code, "message": message} | more})
+
+
+def neutron(kind: str, message: str) -> str:
+    return json.dumps({"NeutronError": {"type": kind, "message": message, "detail": ""}})
+
+
+TABLE: list[tuple[str, int, str, type[CloudError], str]] = [
+    # name, status, body, class, a word of the message
+    ("nova's quota", 403, nova("forbidden", "Quota exceeded for cores: Requested 8, but already used 4 of 10 cores", 403), QuotaError, "already used 4 of 10"),
+    ("unified limits", 403, nova("forbidden", "Resource servers is over limit of 1 due to current usage 1 and delta 1", 403), QuotaError, "over limit of 1"),
+    ("neutron's quota is a conflict", 409, neutron("OverQuota", "Quota exceeded for resources: ['floatingip']."), QuotaError, "floatingip"),
+    ("neutron's quota by its type", 409, neutron("OverQuota", "No room"), QuotaError, "No room"),
+    ("cinder's quota", 413, nova("overLimit", "VolumeLimitExceeded: Maximum number of volumes allowed (10) exceeded for quota 'volumes'.", 413), QuotaError, "volumes allowed (10)"),
+    ("cinder's gigabytes", 413, nova("overLimit", "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota. Requested 20G, quota is 1000G and 990G has been consumed.", 413), QuotaError, "990G"),
+    ("an empty pool", 409, neutron("IpAddressGenerationFailure", "No more IP addresses available on network 123."), QuotaError, "No more IP addresses"),
+    ("rate limit", 429, "", TemporaryError, "how fast"),
+    ("service down", 503, "<html><title>503</title><body>Service Unavailable</body></html>", TemporaryError, "Service Unavailable"),
+    ("broken", 500, nova("computeFault", "Unexpected API Error.", 500), TemporaryError, "Unexpected API Error"),
+    ("bad gateway", 502, "", TemporaryError, "no reason given"),
+    ("gateway time-out", 504, "", TemporaryError, "504"),
+    ("request time-out", 408, "", TemporaryError, "408"),
+    ("in use", 409, neutron("NetworkInUse", "Unable to complete operation on network 1."), ConflictError, "Unable to complete"),
+    ("port in use", 409, nova("conflictingRequest", "Port 1 is still in use.", 409), ConflictError, "still in use"),
+    ("a port that went", 400, nova("badRequest", "Port 4f11 could not be found."), ConflictError, "4f11"),
+    ("a volume that went", 400, nova("badRequest", "Block Device Mapping is Invalid: failed to get volume 77."), ConflictError, "77"),
+    ("a network that went", 404, neutron("NetworkNotFound", "Network 1 could not be found."), ConflictError, "could not be found"),
+    ("a twin's subnet", 400, neutron("InvalidInput", "Requested subnet with cidr: 10.0.0.0/24 for network: 1 overlaps with another subnet."), ConflictError, "overlaps"),
+    ("no such image", 400, nova("badRequest", "Can not find requested image"), PermanentError, "requested image"),
+    ("no such zone", 400, nova("badRequest", "The requested availability zone is not available"), PermanentError, "availability zone"),
+    ("a flavor without a disk", 403, nova("forbidden", "Only volume-backed servers are allowed for flavors with zero disk.", 403), PermanentError, "root_disk"),
+    ("no way out", 404, neutron("ExternalGatewayForFloatingIPNotFound", "External network 1 is not reachable from subnet 2."), PermanentError, "router"),
+    ("policy of nova", 403, nova("forbidden", "Policy doesn't allow os_compute_api:servers:create to be performed.", 403), PermanentError, "servers:create"),
+    ("policy of neutron", 403, neutron("PolicyNotAuthorized", "(rule:create_floatingip) is disallowed by policy"), PermanentError, "create_floatingip"),
+    ("a restricted application credential", 403, nova("error", "You are not authorized to perform the requested action", 403), PermanentError, "not restricted"),
+    ("expired", 401, nova("error", "The request you have made requires authentication.", 401), PermanentError, "credential"),
+    ("an old cloud", 406, nova("computeFault", "Version 2.85 is not supported by the API.", 406), PermanentError, "too old"),
+    ("not built", 501, "", PermanentError, "501"),
+    ("html", 400, "<html><head><title>x</title></head><body><h1>Bad Request</h1></body></html>", PermanentError, "Bad Request"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body", "kind", "word"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_class_of_an_answer(status: int, body: str, kind: type[CloudError], word: str) -> None:
+    error = errors.from_answer(status, body, doing="create server demo-head")
+    assert type(error) is kind
+    assert word in str(error)
+    assert error.message.startswith("create server demo-head: ")
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in TABLE if row[3] in (QuotaError, PermanentError)], ids=lambda row: row[0]
+)
+def test_what_ends_a_run_names_its_remedy_or_the_clouds_reason(
+    row: tuple[str, int, str, type[CloudError], str],
+) -> None:
+    error = errors.from_answer(row[1], row[2], doing="x")
+    assert error.remedy or row[4] in error.message
+
+
+def test_a_read_of_what_is_not_there_is_no_conflict() -> None:
+    assert type(errors.from_answer(404, "", doing="x", reading=True)) is PermanentError
+    assert type(errors.from_answer(404, "", doing="x")) is ConflictError
+
+
+def test_413_with_retry_after_is_an_old_rate_limit() -> None:
+    body = nova("overLimit", "This request was rate-limited.", 413)
+    error = errors.from_answer(413, body, doing="x", delay=7.0)
+    assert isinstance(error, TemporaryError)
+    assert error.delay == 7.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("", 0.0), ("7", 7.0), ("-1", 0.0), ("Sun, 22 Nov 2026 12:00:30 GMT", 30.0), ("soon", 0.0)],
+)
+def test_retry_after(value: str, seconds: float) -> None:
+    noon = 1795348800.0
+    assert errors.retry_after({"Retry-After": value}, noon) == seconds
+
+
+# On the wire ----------------------------------------------------------------------------------------------------
+
+
+def test_a_limited_create_is_repeated_since_nothing_was_done(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    made = {"network": {"id": "n1", "mtu": 1450}}
+    limited = {"status_code": 429, "headers": {"Retry-After": "3"}}
+    fake.neutron("POST", "/networks", limited, limited, {"status_code": 201, "json": made})
+    ref = cloud.ref("demo")
+    network = cloud.create_network(ref, ref.tag("network"))  # type: ignore[arg-type]
+    assert network.uuid == "n1"
+    assert len(fake.asked("POST", "/v2.0/networks")) == 3
+    assert [s >= 3 for s in fake.slept] == [True, True]
+
+
+def test_a_long_limit_is_handed_on(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.neutron("POST", "/networks", status_code=429, headers={"Retry-After": "90"})
+    with pytest.raises(TemporaryError) as caught:
+        cloud.create_network(cloud.ref("demo"), "vcluster/0123456789/network")
+    assert caught.value.delay == 90
+    assert len(fake.asked("POST", "/v2.0/networks")) == 1
+    assert fake.slept == []
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_create_is_never_repeated_when_it_may_have_been_done(
+    fake: FakeCloud, cloud: OpenStackCloud, status: int
+) -> None:
+    fake.neutron("POST", "/networks", status_code=status)
+    with pytest.raises(TemporaryError):
+        cloud.create_network(cloud.ref("demo"), "vcluster/0123456789/network")
+    assert len(fake.asked("POST", "/v2.0/networks")) == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
+def test_a_read_is_repeated(fake: FakeCloud, cloud: OpenStackCloud, status: int) -> None:
+    flavor = {"id": "1", "name": "m3.tiny", "vcpus": 1, "ram": 3072, "disk": 20}
+    fake.nova("GET", "/flavors/detail", {"status_code": status}, {"json": {"flavors": [flavor]}})
+    assert cloud.flavor("m3.tiny").memory == 3072
+    assert len(fake.slept) == 1
+
+
+def test_a_read_ends_after_some_tries(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.nova("GET", "/flavors/detail", status_code=503)
+    with pytest.raises(TemporaryError, match="list flavors"):
+        cloud.flavor("m3.tiny")
+    assert len(fake.asked("GET", "/flavors/detail")) == 5
+
+
+def test_a_lost_answer_is_weather(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    import requests
+
+    fake.neutron("POST", "/networks", exc=requests.exceptions.ConnectionError("reset by peer"))
+    with pytest.raises(TemporaryError, match="no answer"):
+        cloud.create_network(cloud.ref("demo"), "vcluster/0123456789/network")
+    assert len(fake.asked("POST", "/v2.0/networks")) == 1
+
+
+def test_a_time_out_is_weather(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    import requests
+
+    fake.neutron("POST", "/networks", exc=requests.exceptions.ReadTimeout)
+    with pytest.raises(TemporaryError):
+        cloud.create_network(cloud.ref("demo"), "vcluster/0123456789/network")
+
+
+@pytest.mark.parametrize("body", ['{"networks": [', "[]", "<html>"])
+def test_an_answer_that_is_cut_off_is_weather(fake: FakeCloud, cloud: OpenStackCloud, body: str) -> None:
+    fake.neutron("POST", "/networks", status_code=201, text=body)
+    with pytest.raises(TemporaryError, match="create network"):
+        cloud.create_network(cloud.ref("demo"), "vcluster/0123456789/network")
+
+
+def test_a_delete_of_what_is_gone_is_done(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.nova("GET", "/servers/s1", status_code=404, json={"itemNotFound": {"message": "no", "code": 404}})
+    cloud.delete_machine(cloud.ref("demo"), "s1")
+    assert fake.asked("DELETE") == []
+
+
+def test_an_expired_token_is_renewed(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    flavor = {"id": "1", "name": "m3.tiny", "vcpus": 1, "ram": 3072, "disk": 20}
+    fake.nova("GET", "/flavors/detail", {"status_code": 401}, {"json": {"flavors": [flavor]}})
+    assert cloud.flavor("m3.tiny").cpus == 1
+    assert len(fake.asked("POST", "/auth/tokens")) == 2
+
+
+def test_a_revoked_credential_says_so(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.nova("GET", "/flavors/detail", status_code=401)
+    with pytest.raises(PermanentError, match="does not accept the credential"):
+        cloud.flavor("m3.tiny")
+
+
+# Logging in -----------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_password(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    body = {"error": {"code": 401, "message": "The request you have made requires authentication.", "title": "x"}}
+    fake.login(status_code=401, json=body)
+    with pytest.raises(PermanentError, match="js2.*does not accept the credential") as caught:
+        cloud.ref("demo")
+    assert "secret" not in str(caught.value)
+
+
+def test_keystone_is_down(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.login(status_code=503)
+    with pytest.raises(TemporaryError, match="asking for a token"):
+        cloud.ref("demo")
+
+
+def test_no_project(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.login(token(scoped=False))
+    with pytest.raises(PermanentError, match="for no project"):
+        cloud.ref("demo")
+
+
+def test_no_compute_service(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.login(token(("network",)))
+    with pytest.raises(PermanentError, match="no compute service"):
+        cloud.ref("demo")
+
+
+def test_a_wrong_region(fake: FakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathlib import Path
+
+    file = Path("clouds.yaml")
+    file.write_text(file.read_text().replace("RegionOne", "RegionTwo"))
+    with pytest.raises(PermanentError, match="no region 'RegionTwo'") as caught:
+        connected(fake).ref("demo")
+    assert "RegionOne" in caught.value.remedy
+
+
+def test_an_unknown_cloud_names_the_nearest(fake: FakeCloud) -> None:
+    with pytest.raises(UsageError, match="no cloud `js`") as caught:
+        OpenStackCloud.connect("js")
+    assert "`js2`" in caught.value.remedy
+
+
+def test_no_clouds_yaml(fake: FakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathlib import Path
+
+    Path("clouds.yaml").unlink()
+    with pytest.raises(UsageError) as caught:
+        OpenStackCloud.connect("js2")
+    assert "no clouds.yaml was found" in caught.value.remedy
+
+
+def test_a_broken_clouds_yaml(fake: FakeCloud) -> None:
+    from pathlib import Path
+
+    Path("clouds.yaml").write_text("clouds: [")
+    with pytest.raises(UsageError) as caught:
+        OpenStackCloud.connect("js2")
+    assert "clouds.yaml" in caught.value.remedy
+
+
+def test_no_variables(fake: FakeCloud) -> None:
+    with pytest.raises(UsageError, match=r"no OS_\* variables"):
+        OpenStackCloud.connect("openstack")
+
+
+@pytest.mark.parametrize("line", ["passwort: secret", "user_id: alice"])
+def test_an_entry_without_a_password(fake: FakeCloud, line: str) -> None:
+    from pathlib import Path
+
+    file = Path("clouds.yaml")
+    file.write_text(file.read_text().replace("password: secret", line))
+    with pytest.raises(PermanentError, match="password|passwort"):
+        OpenStackCloud.connect("js2").ref("demo")
+
+
+def test_variables_of_an_openrc(fake: FakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "OS_AUTH_URL": KEYSTONE,
+        "OS_USERNAME": "alice",
+        "OS_PASSWORD": "secret",
+        "OS_PROJECT_NAME": "BIO210042",
+        "OS_USER_DOMAIN_NAME": "Default",
+        "OS_PROJECT_DOMAIN_NAME": "Default",
+        "OS_REGION_NAME": "RegionOne",
+    }.items():
+        monkeypatch.setenv(name, value)
+    cloud = connected(fake, "openstack")
+    assert "BIO210042" in cloud.place
+    assert cloud.ref("demo").owner == "alice"
+    cloud.close()
+
+
+# What a spec may ask for ----------------------------------------------------------------------------------------
+
+
+def test_an_unknown_flavor_names_the_nearest(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    names = ["m3.tiny", "m3.small", "g3.xl"]
+    flavors = [{"id": n, "name": n, "vcpus": 1, "ram": 1, "disk": 1} for n in names]
+    fake.nova("GET", "/flavors/detail", json={"flavors": flavors})
+    with pytest.raises(PermanentError, match="no flavor 'm3.tinny'") as caught:
+        cloud.flavor("m3.tinny")
+    assert "`m3.tiny`" in caught.value.remedy
+
+
+def test_images(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    def image(id_: str, name: str, status: str = "active", owner: str = "x") -> dict[str, str]:
+        return {"id": id_, "name": name, "status": status, "owner": owner}
+
+    images = [
+        image("1", "one"),
+        image("2", "two"),
+        image("3", "two"),
+        image("4", "slow", "saving"),
+        image("5", "Debian 12"),
+    ]
+
+    def answer(request: object, context: object) -> dict[str, object]:
+        name = getattr(request, "qs", {}).get("name", [""])[0]
+        return {"images": [i for i in images if not name or i["name"].lower() == name]}
+
+    fake.glance("GET", "/images", json=answer)
+    fake.mocker.get(f"{GLANCE}/images/5", json=images[4])
+    for name in ("non", "Featured-Ubuntu24", "debian-12"):
+        fake.mocker.get(f"{GLANCE}/images/{name}", status_code=404)
+
+    def ask(source: str, sha256: str = "") -> str:
+        return cloud.image(ImageRequest(source=source, sha256=sha256), print)
+
+    assert ask("one") == "1"
+    assert ask("5") == "5"
+    assert ask("") == "5"
+    for source, word in (
+        ("two", "2 images"),
+        ("slow", "it is saving"),
+        ("non", "no image 'non'"),
+        ("./x.qcow2", "by its name"),
+    ):
+        with pytest.raises(PermanentError, match=word):
+            ask(source)
+    with pytest.raises(PermanentError) as caught:
+        ask("non")
+    assert "did you mean `one`" in caught.value.remedy
+    with pytest.raises(PermanentError, match="sha256"):
+        ask("one", "00")
