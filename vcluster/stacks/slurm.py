@@ -102,6 +102,8 @@ class SlurmStack:
             "cidr": site.network.cidr,
             "cluster": spec.name,
             "default_time": spec.slurm.default_time,
+            # Where the head may ask a cloud, if somebody gives it a credential.
+            "expiring": spec.cloud != "local",
             "guarded": _by_family(site.guarded),
             "head": head,
             "max_time": spec.slurm.max_time,
@@ -127,6 +129,8 @@ class SlurmStack:
             # From here other computers get them, and a lost folder comes back.
             yield File(HEAD_SECRET, f"{site.keyring.encoded}\n", 0o600)
             yield File(HEAD_SPEC, spec.to_yaml(), 0o600)
+            for path, name, mode in _EXPIRING if values["expiring"] else ():
+                yield File(path, render(name), mode)
             for user in spec.users:
                 yield File(f"/etc/vcluster/keys/{user.name}", _lines(user.ssh_keys))
         yield File("/var/lib/vcluster/cluster.json", json.dumps(_facts(site), indent=1) + "\n")
@@ -162,6 +166,11 @@ _HEAD = (
     (f"{UNITS}/vcluster-report@.service", "slurm/vcluster-report@.service", 0o644),
     ("/usr/local/sbin/vcluster-node", "slurm/vcluster-node", 0o700),
 )
+_EXPIRING = (
+    ("/usr/local/sbin/vcluster-expire", "machine/vcluster-expire", 0o700),
+    (f"{UNITS}/vcluster-expire.service", "machine/vcluster-expire.service", 0o644),
+    (f"{UNITS}/vcluster-expire.timer", "machine/vcluster-expire.timer", 0o644),
+)
 _WORKER = (
     ("/etc/default/slurmd", "slurm/default-slurmd.j2", 0o644),
     (f"{UNITS}/slurmd.service.d/vcluster.conf", "slurm/slurmd.service.conf.j2", 0o644),
@@ -181,7 +190,9 @@ def _lines(lines: Sequence[str]) -> str:
 def _facts(site: Site) -> dict[str, Any]:
     head, *workers = site.slots
     return {
+        "cluster": site.spec.name,
         "head": head.name,
+        "id": site.ref.id,
         "probe": PROBE_PARTITION,
         "reports": REPORTS_PORT,
         "workers": {slot.name: site.ports[slot.name].address for slot in workers},
