@@ -182,8 +182,10 @@ class Conversation:
                     balancer_page(status) if fault.balancer else error_body(self._service, status, fault.message)
                 )
         headers = [("Content-Type", kind)]
-        if fault.retry_after:
-            headers.append(("Retry-After", fault.retry_after))
+        # Cinder says so although waiting does not help, and many a client then tries for ever.
+        retry_after = "0" if fault.how is How.QUOTA and status == 413 else fault.retry_after
+        if retry_after:
+            headers.append(("Retry-After", retry_after))
         if status == 401:
             headers.append(("WWW-Authenticate", "Keystone"))
         request.status = status

@@ -248,6 +248,20 @@ def test_retry_after(proxy: FaultProxy, client: http.client.HTTPConnection) -> N
     assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
 
 
+@pytest.mark.parametrize(("name", "status", "key"), [
+    ("compute", 403, "forbidden"), ("network", 409, "NeutronError"), ("volume", 413, "overLimit"),
+])  # fmt: skip
+def test_quota_hides_in_many_statuses(service: str, name: str, status: int, key: str) -> None:
+    with FaultProxy({name: service}) as proxy:
+        proxy.script(Rule(faults.quota()))
+        client = http.client.HTTPConnection(urlsplit(proxy.urls[name]).netloc, timeout=10)
+        client.request("POST", "/", b"{}")
+        answer = client.getresponse()
+        assert (answer.status, list(json.loads(answer.read()))) == (status, [key])
+        assert answer.headers["Retry-After"] == ("0" if name == "volume" else None)
+        client.close()
+
+
 def test_an_expired_token_stays_so_and_a_fresh_one_is_good(
     proxy: FaultProxy, client: http.client.HTTPConnection
 ) -> None:
