@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import openstack.config  # reads where it is imported which clouds.yaml there may be, so before any test changes folder
+import openstack.config  # noqa: F401 (notes the folder at its import, so before a test changes it)
 import pytest
 import requests_mock
 import yaml
@@ -134,7 +134,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeCloud]
 
 @pytest.fixture
 def cloud(fake: FakeCloud) -> Iterator[OpenStackCloud]:
-    """vcluster's cloud in front of it."""
+    """Our cloud in front of it."""
     with contextlib.closing(connected(fake)) as made:
         yield made
 
