@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from vcluster import quota
+from vcluster import quota, spans
 from vcluster.actions import NOTE_EXPIRES, NOTE_SPEC, Goal, Plan
 from vcluster.clouds.base import Cloud
+from vcluster.connect import DEFAULT_CLOUD
 from vcluster.errors import CancelledError, CloudError, PermanentError, UsageError
 from vcluster.events import EventHandler
 from vcluster.expiry import expiry_of, lifetime_notes
@@ -126,9 +127,11 @@ class BringUp(Runner):
         now = self._cost_now(spec, observed, size_of)
         if per_hour is None or now is None:
             return None
-        at = goal.notes.get(NOTE_EXPIRES) or observed.notes.get(NOTE_EXPIRES, "")
-        expiry = expiry_of({NOTE_EXPIRES: at})
-        total = None if expiry is None else max(0.0, expiry.at - self.cloud.now()) / 3600 * per_hour
+        expiry = expiry_of(observed.notes)
+        left = None if expiry is None else max(0.0, expiry.at - self.cloud.now())
+        if NOTE_EXPIRES in goal.notes and spec is not None:
+            left = spans.seconds(spec.expires or "")
+        total = None if left is None else per_hour * left / 3600
         return Cost(per_hour, now, total, table.unit)
 
     def _cost_now(
@@ -140,6 +143,17 @@ class BringUp(Runner):
         except PermanentError:
             return None  # a flavor that is no longer offered
 
+    def _check_images(self, spec: ClusterSpec, goal: Goal, observed: Observed) -> None:
+        """Say in a plan what would end the run: an image that the cloud has not. This computer's would be built.
+
+        Raises:
+            SpecError: names the field.
+            PermanentError: the cloud has no image to start from.
+        """
+        if self.cloud.name != DEFAULT_CLOUD and _missing(goal, observed):
+            image_of(spec, self.cloud, self._log)()
+            images_of(spec, self.cloud, goal.slots, self._log)
+
     def _check_quota(self, goal: Goal, observed: Observed) -> None:
         """Refuse what even at its smallest cannot fit; say what will be left out.
 
@@ -150,8 +164,9 @@ class BringUp(Runner):
         if not _makes_something(found):
             return
         missing = _missing(goal, observed)
-        self.cloud.check_room(self.ref, [slot.flavor for slot in missing])
         allowances = self.cloud.allowances()
+        if not allowances:
+            self.cloud.check_room(self.ref, [slot.flavor for slot in missing])
         short = quota.shortages(quota.needs(found, allowances))
         if not short:
             return

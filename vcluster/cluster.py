@@ -86,6 +86,7 @@ class Cluster(Lifecycle):
         spec, observed = self._spec(), self._observe()
         check_changes(spec, observed, self.folder)
         goal = self._goal(spec, observed)
+        self._check_images(spec, goal, observed)
         return self._view(spec, goal, self._foresee(goal, observed), observed)
 
     def status(self) -> Status:
