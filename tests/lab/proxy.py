@@ -292,7 +292,9 @@ class FaultProxy:
             try:
                 client, _ = listener.accept()
             except OSError:
-                return  # closed
+                if self._closed:
+                    return
+                raise
             conversation = Conversation(self, service, client, upstream)
             with self._lock:
                 if self._closed:

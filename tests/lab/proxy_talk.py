@@ -54,13 +54,15 @@ class Conversation:
         self._hang_up()
 
     def _run(self) -> None:
-        # An error means that the client went away, or that the proxy is being closed; a request that this cost says so
-        # in its record.
-        with contextlib.suppress(OSError):
-            while (head := self._client.head()) and self._serve(head):
-                pass
-        self.close()
-        self._desk.left(self)
+        try:
+            # An error means that the client went away, or that the proxy is being closed; a request that this cost says
+            # so in its record.
+            with contextlib.suppress(OSError):
+                while (head := self._client.head()) and self._serve(head):
+                    pass
+        finally:
+            self.close()
+            self._desk.left(self)
 
     def _serve(self, head: Head) -> bool:
         """Serve one request; return whether another may follow on this connection."""
