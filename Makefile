@@ -1,7 +1,7 @@
 # Each target does its own set-up; a second call finds it done.
 # The order of what a target needs is meant, also under make -j.
 .NOTPARALLEL:
-.PHONY: help demo test lint docs unit vm bench deps deps-demo clean
+.PHONY: help demo test lint docs unit vm bench lab lab-test deps deps-demo deps-lab clean
 
 VENV = .venv
 BIN  = $(VENV)/bin
@@ -9,6 +9,8 @@ BIN  = $(VENV)/bin
 # What a host needs to run a local cluster, and what only the tests need on top.
 DEMO_PACKAGES = ca-certificates e2fsprogs mmdebstrap openssh-client procps qemu-system-x86 qemu-utils uidmap vde2 zstd
 TEST_PACKAGES = binutils git iproute2
+# The lab's database; the rest of the lab is from PyPI. Not mariadb-server, which would start one on the host.
+LAB_PACKAGES = mariadb-client-core mariadb-server-core util-linux
 
 help:
 	@echo 'make demo    a Slurm cluster of three VMs on this machine, an MPI job on it, and away again'
@@ -18,6 +20,8 @@ help:
 	@echo 'make unit    the tests that need no VM'
 	@echo 'make vm      the tests on real VMs'
 	@echo 'make bench   the benchmarks'
+	@echo 'make lab     a real OpenStack control plane on this machine, to try things on; Ctrl-C ends it'
+	@echo 'make lab-test  the tests against that, without VMs'
 	@echo 'make deps    all that the above need: .venv and Debian packages'
 	@echo 'make clean   remove .venv and all that was built here'
 
@@ -46,11 +50,22 @@ bench: $(VENV)/.dev
 vm: deps $(VENV)/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m vm --timeout 1500 --durations 10 tests/vm
 
+# Flags by LAB=, such as LAB="--machines qemu".
+lab: deps-lab
+	$(BIN)/python -m tests.lab up $(LAB)
+
+lab-test: deps-lab
+	$(BIN)/pytest -m 'not vm and not browser' --timeout 600 --durations 10 tests/lab
+
 deps: deps-demo $(VENV)/.dev
 	@sh .ci/debian.sh $(TEST_PACKAGES)
 
 deps-demo:
 	@sh .ci/debian.sh $(DEMO_PACKAGES) $$(sh .ci/venv.sh)
+
+deps-lab: $(VENV)/.dev
+	@sh .ci/debian.sh $(LAB_PACKAGES)
+	@$(BIN)/python -m tests.lab install
 
 $(BIN)/python:
 	@sh .ci/debian.sh $$(sh .ci/venv.sh) && sh .ci/venv.sh $(VENV)

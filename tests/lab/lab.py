@@ -130,11 +130,8 @@ class Lab(LabClient):
         Raises:
             RuntimeError: something failed or did not answer in time; nothing is left running.
         """
-        self._say("virtual environment")
-        venv = install.ensure_venv()
+        venv = self.prepare()
         try:
-            if not prepare.state_folder().exists():
-                self._prepare(venv)
             self.layout = replace(self.layout, password=prepare.kept_password())
             config.write(self.layout, venv)
             prepare.copy(self.layout)
@@ -147,6 +144,16 @@ class Lab(LabClient):
         except BaseException:
             self.stop()
             raise
+
+    def prepare(self) -> Path:
+        """Make what every start needs and later starts find: the virtual environment, whose folder it returns, and
+        databases with all tables and accounts. Raises ``RuntimeError`` when that failed.
+        """
+        self._say("virtual environment")
+        venv = install.ensure_venv()
+        if not prepare.state_folder().exists():
+            self._prepare(venv)
+        return venv
 
     def stop(self) -> None:
         """End all and remove the folder."""

@@ -49,10 +49,10 @@ class Operator:
         snapshots. Raises ``KeyError`` for any other.
         """
         admin, project_id = self.connection("admin"), self.project_id(project)
-        # Nova, unlike the others, would not set a limit below what is used; that is a test's way to "all is used up".
+        # Nova and Neutron would not set a limit below what is used; that is a test's way to "all is used up".
         for names, update, more in (
             (_NOVA_LIMITS, admin.compute.update_quota_set, {"force": True}),
-            (_NEUTRON_LIMITS, admin.network.update_quota, {}),
+            (_NEUTRON_LIMITS, admin.network.update_quota, {"force": True}),
             (_CINDER_LIMITS, admin.block_storage.update_quota_set, {}),
         ):
             mine = {name: limits.pop(name) for name in names if name in limits}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import grp
 import json
 import os
 import shutil
@@ -53,10 +55,11 @@ def databases(lab: Layout, venv: Path) -> None:
     def keystone() -> None:
         settings = file("keystone", "keystone.conf")
         url = lab.auth_url()
+        owner = ("--keystone-user", getpass.getuser(), "--keystone-group", grp.getgrgid(os.getgid()).gr_name)
         env["OS_BOOTSTRAP_PASSWORD"] = lab.password  # not as an argument: everybody may read those
         run("keystone-manage", *settings, "db_sync")
         for keys in ("fernet_setup", "credential_setup"):
-            run("keystone-manage", *settings, keys, "--keystone-user", "root", "--keystone-group", "root")
+            run("keystone-manage", *settings, keys, *owner)
         urls = [word for kind in ("public", "internal", "admin") for word in (f"--bootstrap-{kind}-url", url)]
         run("keystone-manage", *settings, "bootstrap", "--bootstrap-region-id", DIRECT, *urls)
 

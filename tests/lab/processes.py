@@ -17,6 +17,7 @@ __all__ = ["Processes", "environment", "wait_until_answering"]
 
 INSIDE = Path(__file__).parent / "inside"
 QEMU = Path(__file__).parent / "qemu"
+REPOSITORY = Path(__file__).parents[2]
 
 # The kernel kills the child when its parent is gone, however that ended; "parent" is the thread that started it.
 WITH_US = ("setpriv", "--pdeathsig", "KILL")
@@ -25,6 +26,9 @@ WITH_US = ("setpriv", "--pdeathsig", "KILL")
 def environment(lab: Layout, venv: Path) -> dict[str, str]:
     """What every process of the lab has in its environment. No secret: those are in the configuration."""
     mine = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    python = [lab.path("python"), INSIDE, QEMU]
+    if lab.machines == "qemu":
+        python.append(REPOSITORY)  # the driver makes machines as vcluster's local cloud does
     mine.update({f"OS_{name.upper()}_CONFIG_DIR": str(lab.path("etc", name)) for name in _WITH_FOLDER})
     return mine | {
         "OS_NEUTRON_CONFIG_FILES": "neutron.conf;ml2_conf.ini",
@@ -34,7 +38,7 @@ def environment(lab: Layout, venv: Path) -> dict[str, str]:
         "LAB_COMPUTES": str(lab.computes),
         "LAB_VOLUMES": str(lab.path("state/volumes")),
         "LAB_QEMU_DIR": str(lab.path("qemu")),
-        "PYTHONPATH": os.pathsep.join(map(str, (lab.path("python"), INSIDE, QEMU))),
+        "PYTHONPATH": os.pathsep.join(map(str, python)),
         "PATH": f"{venv}/bin:{os.environ['PATH']}",
         "PYTHONWARNINGS": "ignore",
         "OMP_NUM_THREADS": "1",
