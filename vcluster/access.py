@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vcluster import adopt
-from vcluster.actions import NOTE_READY
+from vcluster.actions import NOTE_READY, NOTE_SPEC
 from vcluster.clouds.base import Cloud
 from vcluster.errors import (
     CancelledError,
@@ -31,6 +32,9 @@ from vcluster.ready import HeadControl
 from vcluster.remote import NotAdmittedError, Remote, answers
 from vcluster.ssh import Ssh
 from vcluster.stacks.base import ADMIN_USER, HEAD_SPEC, Clock, Control, Simulated
+
+if TYPE_CHECKING:
+    from vcluster.spec import ClusterSpec
 
 __all__ = ["Access", "clock_of"]
 
@@ -201,7 +205,7 @@ class Access:
         if head.endpoint is None:
             raise UsageError(
                 f"the keys of {self.name} are not on this computer, and its head has no address to ask at",
-                remedy="access.public_ip or access.jump in the spec give it one",
+                remedy="give the spec's file instead of the cluster's name, with access.jump in it",
             )
         if not head.host_key:
             raise UsageError(
@@ -217,7 +221,8 @@ class Access:
             return adopt.refused(self.name, error)
         return DeadlineError(
             f"the keys of {self.name} are not on this computer, and its head does not give them: {error.message}",
-            remedy=f"see what it does with `vcluster logs {self.name}`, or use the computer that made it",
+            remedy=f"`vcluster logs {self.name}` shows what it does; a head behind a jump host needs the spec's file, "
+            "with access.jump in it, instead of the name",
         )
 
     def _keys_fit(self, observed: Observed) -> bool:
@@ -232,6 +237,34 @@ class Access:
         except (CloudError, UsageError, DeadlineError) as error:
             self._log(f"the scheduler was not asked: {error.message}", level="warning")
             return False
+
+    def _applied_spec(self, observed: Observed, *, boot: bool = False) -> ClusterSpec | None:
+        """The spec that the cluster was last brought up with, from whatever computer; None where nobody can tell.
+
+        It is in the folder here, unless another computer made the cluster or changed it since: then the head has it.
+
+        Args:
+            observed: the cluster as last seen.
+            boot: switch on a head that is off, if it alone can tell.
+
+        Raises:
+            UsageError: the head is off, or takes none of the user's keys.
+            CloudError: it could not be asked.
+            DeadlineError: it does not answer.
+        """
+        spec = self.folder.read_spec()
+        if observed.head is None or (spec and observed.notes.get(NOTE_SPEC, spec.digest) == spec.digest):
+            return spec
+        stale = self._keys_fit(observed)
+        self.adopt(observed, boot=boot)
+        if stale and observed.head.state is MachineState.ACTIVE:
+            try:
+                told = self.run(f"sudo -n cat {HEAD_SPEC}", timeout=60)
+            except (CloudError, UsageError, DeadlineError) as error:
+                self._log(f"the head was not asked for its newer spec: {error.message}", level="warning")
+            else:
+                self.folder.write_spec(told.stdout)
+        return self.folder.read_spec()
 
     def _keep_spec(self, text: str) -> None:
         """Put the spec as applied where other computers find it: on the head.

@@ -54,10 +54,19 @@ class BringUp(Runner):
             return self._given
         return self.folder.read_spec()
 
-    def _spec(self) -> ClusterSpec:
-        spec = self._known_spec()
+    def _spec(self, observed: Observed | None = None, *, boot: bool = False) -> ClusterSpec:
+        """What the cluster shall be: as given, else as it was last brought up, from whatever computer.
+
+        Args:
+            observed: the cluster as last seen; None looks now.
+            boot: switch on a head that is off, if it alone can tell.
+        """
+        if self._given is not None:
+            return self._given
+        observed = observed or self._observe()
+        spec = self._applied_spec(observed, boot=boot)
         if spec is None:
-            self._must_exist(self._observe())
+            self._must_exist(observed)
             raise UsageError(
                 f"the spec of {self.name} is not on this computer", remedy="give its YAML file instead of its name"
             )

@@ -83,7 +83,8 @@ class Cluster(Lifecycle):
         Raises:
             UsageError: the name is used by another spec.
         """
-        spec, observed = self._spec(), self._observe()
+        observed = self._observe()
+        spec = self._spec(observed)
         check_changes(spec, observed, self.folder)
         goal = self._goal(spec, observed)
         self._check_images(spec, goal, observed)
@@ -141,7 +142,7 @@ class Cluster(Lifecycle):
             DeadlineError: names what was waited for.
             CancelledError: ``cancel`` was set, or ``confirm`` said no.
         """
-        return self._up(self._spec(), timeout, confirm, cancel, keep_on_failure=keep_on_failure)
+        return self._up(self._spec(boot=True), timeout, confirm, cancel, keep_on_failure=keep_on_failure)
 
     def scale(
         self,
@@ -153,8 +154,10 @@ class Cluster(Lifecycle):
         cancel: threading.Event | None = None,
     ) -> Result:
         """Change a group's number of workers; those that go are drained first. Raises as :meth:`up`."""
-        self._must_exist(self._observe())
-        return self._up(self._spec().with_count(group, count), timeout, confirm, cancel)
+        observed = self._observe()
+        self._must_exist(observed)
+        spec = self._spec(observed, boot=True).with_count(group, count)
+        return self._up(spec, timeout, confirm, cancel)
 
     def replace(
         self,
@@ -169,9 +172,9 @@ class Cluster(Lifecycle):
         Raises:
             UsageError: no such machine, or it is the head, whose disk holds everybody's home.
         """
-        spec = self._spec()
         observed = self._observe()
         self._must_exist(observed)
+        spec = self._spec(observed, boot=True)
         if machine == Role.HEAD:
             raise UsageError(
                 "the head is not replaced: its disk holds /home",

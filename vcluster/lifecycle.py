@@ -34,7 +34,7 @@ class Lifecycle(BringUp):
         if observed.notes.get(NOTE_ATTEMPTS + Role.HEAD):
             # A person asked: the head gets a new budget of reboots.
             self.cloud.annotate(self.ref, {NOTE_ATTEMPTS + Role.HEAD: ""})
-        return self._up(self._spec(), timeout, None, cancel)
+        return self._up(self._spec(observed, boot=True), timeout, None, cancel)
 
     def stop(
         self, *, wait_jobs: float = 0.0, timeout: float | None = None, cancel: threading.Event | None = None
@@ -84,7 +84,7 @@ class Lifecycle(BringUp):
         if observed.head is None or observed.head.state is not MachineState.SHELVED:
             state = "has no head" if observed.head is None else f"is not shelved: its head is {observed.head.state}"
             raise UsageError(f"{self.name} {state}", remedy=f"`vcluster status {self.name}` shows what there is")
-        return self._up(self._spec(), timeout, None, cancel)
+        return self._up(self._spec(observed, boot=True), timeout, None, cancel)
 
     def extend(self, seconds: float) -> float:
         """Let a cluster live longer, counted from its end or, when its time is up, from now.
