@@ -211,6 +211,8 @@ class Service:
             told = answer.json()
         except ValueError as error:
             raise TemporaryError(f"{doing}: {self.name}'s answer is cut off, or no JSON") from error
+        if told is None:
+            return {}  # Neutron, to a tag
         if not isinstance(told, dict):
             raise TemporaryError(f"{doing}: {self.name}'s answer is no JSON object")
         return told
