@@ -11,25 +11,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vcluster import adopt
-from vcluster.actions import NOTE_READY, NOTE_SPEC
+from vcluster.actions import NOTE_SPEC
+from vcluster.adopt import Adoption, fits
 from vcluster.clouds.base import Cloud
 from vcluster.errors import (
-    CancelledError,
     CloudError,
-    ConflictError,
     DeadlineError,
     PermanentError,
     TemporaryError,
     UsageError,
-    VclusterError,
 )
 from vcluster.events import Event, EventHandler, Log
 from vcluster.folder import Folder
 from vcluster.model import ClusterRef, CommandResult, Endpoint, Machine, MachineState, Observed, Role
 from vcluster.plan import own
 from vcluster.ready import HeadControl
-from vcluster.remote import NotAdmittedError, Remote, answers
+from vcluster.remote import Remote
 from vcluster.ssh import Ssh
 from vcluster.stacks.base import ADMIN_USER, HEAD_SPEC, Clock, Control, Simulated
 
@@ -41,7 +38,6 @@ __all__ = ["Access", "clock_of"]
 ADOPT_TIMEOUT = 60.0
 """Seconds that a command which needs the keys at once waits for a head that is on but does not answer yet."""
 
-ADOPT_POLL = 5.0
 KEEP_SPEC = f"umask 077; cat > {HEAD_SPEC}.new && mv {HEAD_SPEC}.new {HEAD_SPEC}"
 
 
@@ -135,7 +131,7 @@ class Access:
         Args:
             observed: the cluster as last seen.
             timeout: seconds to wait for a head that boots or does not answer; 0 tries once.
-            boot: switch a head on that is off or shelved.
+            boot: switch a head on that is off or shelved, and reset one in ERROR that was ready once.
 
         Returns:
             True when the keys are here now; False when no head is there that could give them: then somebody is
@@ -147,86 +143,12 @@ class Access:
             PermanentError: it shows another host key, or gives a secret that is not its own.
             CancelledError: ``cancel`` was set.
         """
-        clock, cancel = self._clock(), cancel or threading.Event()
-        end = clock.now() + timeout
-        told = False
-        while not self._keys_fit(observed):
-            head = observed.head
-            if head is None or head.state is MachineState.DELETING:
-                self._pause(clock, min(ADOPT_POLL, timeout), cancel)
-                return False
-            try:
-                self._fetch(head, observed, boot=boot)
-                return True
-            except (TemporaryError, ConflictError) as error:
-                if isinstance(error, NotAdmittedError) and NOTE_READY in observed.notes:
-                    raise adopt.refused(self.name, error) from error
-                left = end - clock.now()
-                if left <= 0:
-                    raise self._no_secret(error) from error
-                if not told:
-                    self._log(f"waiting for the head of {self.name}, which has the keys: {error.message}")
-                    told = True
-                self._pause(clock, min(ADOPT_POLL, left), cancel)
-            observed = self._observe(observed)
-        return True
-
-    def _fetch(self, head: Machine, observed: Observed, *, boot: bool) -> None:
-        """Get the keys now or raise.
-
-        Raises:
-            TemporaryError: it is worth another try.
-        """
-        if head.state in (MachineState.SHUTOFF, MachineState.SHELVED) and boot:
-            self._log(f"switching on the head of {self.name}, which has the keys")
-            shelved = head.state is MachineState.SHELVED
-            (self.cloud.unshelve_machine if shelved else self.cloud.start_machine)(self.ref, head.uuid)
-            raise TemporaryError("the head is being switched on")
-        if head.state in (MachineState.SHUTOFF, MachineState.SHELVED, MachineState.ERROR):
-            raise UsageError(
-                f"the keys of {self.name} are not on this computer, and its head, which has them, is {head.state}",
-                remedy=f"`vcluster start {self.name}`",
-            )
-        if head.state is not MachineState.ACTIVE:
-            raise TemporaryError(f"the head is in state {head.state}")
-        claim = adopt.claim_of(observed)
-        if isinstance(self.cloud, Simulated):
-            cloud = self.cloud
-            keyring, spec = adopt.fetch(lambda command: cloud.execute(self.ref, command), head, claim)
-        else:
-            with self._as_user(head) as remote:
-                keyring, spec = adopt.fetch(lambda command: remote.run(command, timeout=30), head, claim)
-        aside = self.folder.adopt(keyring, spec)
-        self._log(f"the keys of {self.name} came from its head to {self.folder.path}")
-        if aside is not None:
-            self._log(f"another cluster's secret lay there; it is now {aside}", level="warning")
-
-    def _as_user(self, head: Machine) -> Remote:
-        if head.endpoint is None:
-            raise UsageError(
-                f"the keys of {self.name} are not on this computer, and its head has no address to ask at",
-                remedy="give the spec's file instead of the cluster's name, with access.jump in it",
-            )
-        if not head.host_key:
-            raise UsageError(
-                f"the keys of {self.name} are not on this computer, and the cloud does not say its head's host key",
-                remedy="use the computer that made it",
-            )
-        if not answers(head.endpoint):
-            raise TemporaryError(f"nobody answers at {head.endpoint.host}:{head.endpoint.port}")
-        return Remote(head.endpoint, user=ADMIN_USER, key=None, host_key=head.host_key)
-
-    def _no_secret(self, error: CloudError) -> VclusterError:
-        if isinstance(error, NotAdmittedError):
-            return adopt.refused(self.name, error)
-        return DeadlineError(
-            f"the keys of {self.name} are not on this computer, and its head does not give them: {error.message}",
-            remedy=f"`vcluster logs {self.name}` shows what it does; a head behind a jump host needs the spec's file, "
-            "with access.jump in it, instead of the name",
-        )
+        clock = clock_of(self.cloud)
+        adoption = Adoption(self.cloud, self.ref, self.folder, observe=self._observe, log=self._log, clock=clock)
+        return adoption.run(observed, timeout, cancel or threading.Event(), boot=boot)
 
     def _keys_fit(self, observed: Observed) -> bool:
-        return self.folder.known and adopt.fits(self.folder.keyring(), observed)
+        return self.folder.known and fits(self.folder.keyring(), observed)
 
     def _can_ask_now(self, observed: Observed) -> bool:
         """Whether the scheduler can be asked; tries once to get the keys for it, and says why it cannot."""
@@ -279,11 +201,6 @@ class Access:
                 result = remote.run(f"sudo -n sh -c '{KEEP_SPEC}'", stdin=text, timeout=60)
         if result.exit_code:
             raise TemporaryError(f"the head did not keep the spec: {(result.stderr or 'no reason').strip()[-200:]}")
-
-    def _pause(self, clock: Clock, seconds: float, cancel: threading.Event) -> None:
-        clock.sleep(seconds, cancel)
-        if cancel.is_set():
-            raise CancelledError("interrupted; nothing was changed")
 
     # Inside ----------------------------------------------------------------------------------------------------
 

@@ -12,12 +12,12 @@ from typing import Any, cast
 import pytest
 from ssh_kit import SshServer, ssh_server
 
-from vcluster import access, adopt
+from vcluster import adopt
 from vcluster.access import Access
 from vcluster.actions import NOTE_READY
 from vcluster.cloudinit import files_in
 from vcluster.clouds.base import Cloud
-from vcluster.errors import CancelledError, DeadlineError, PermanentError, UsageError
+from vcluster.errors import CancelledError, DeadlineError, PermanentError, TemporaryError, UsageError
 from vcluster.events import Event, Log
 from vcluster.folder import Folder
 from vcluster.model import ClusterRef, CommandResult, Machine, MachineState, Observed, Port, Role
@@ -46,6 +46,10 @@ class OneHead:
 
     def start_machine(self, ref: ClusterRef, uuid: str) -> None:
         self.calls.append(f"start {uuid}")
+        self.observed = with_head(self.observed, state=MachineState.ACTIVE)
+
+    def reboot_machine(self, ref: ClusterRef, uuid: str) -> None:
+        self.calls.append(f"reboot {uuid}")
         self.observed = with_head(self.observed, state=MachineState.ACTIVE)
 
     def unshelve_machine(self, ref: ClusterRef, uuid: str) -> None:
@@ -99,7 +103,7 @@ def bed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bed]:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    monkeypatch.setattr(access, "ADOPT_POLL", 0.05)
+    monkeypatch.setattr(adopt, "POLL", 0.05)
     key = home / ".ssh" / "id_ed25519"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     mine = key.with_name("id_ed25519.pub").read_text()
@@ -231,17 +235,41 @@ def test_a_head_that_goes_while_it_is_waited_for(bed: Bed) -> None:
 
 @pytest.mark.parametrize("state", [MachineState.SHUTOFF, MachineState.SHELVED, MachineState.ERROR])
 def test_a_head_that_is_off_is_named(bed: Bed, state: MachineState) -> None:
-    bed.cloud.observed = with_head(bed.cloud.observed, state=state)
+    bed.cloud.observed = replace(with_head(bed.cloud.observed, state=state), notes={NOTE_READY: "1"})
     with pytest.raises(UsageError, match=f"is {state}"):
         bed.adopt()
     assert bed.cloud.calls == []
 
 
-@pytest.mark.parametrize(("state", "call"), [(MachineState.SHUTOFF, "start u"), (MachineState.SHELVED, "unshelve u")])
-def test_a_head_that_is_off_is_switched_on_where_the_caller_says_so(bed: Bed, state: MachineState, call: str) -> None:
-    bed.cloud.observed = with_head(bed.cloud.observed, state=state)
+@pytest.mark.parametrize(
+    ("state", "call"),
+    [
+        (MachineState.SHUTOFF, "start u"),
+        (MachineState.SHELVED, "unshelve u"),
+        (MachineState.ERROR, "reboot u"),
+    ],
+)
+def test_a_head_that_is_off_is_switched_on_once_where_the_caller_says_so(
+    bed: Bed, state: MachineState, call: str
+) -> None:
+    off = replace(with_head(bed.cloud.observed, state=state), notes={NOTE_READY: "1"})
+    bed.cloud.observed, on = off, bed.cloud.observed
+    bed.cloud.next = [lambda _: off, lambda _: off, lambda _: on]  # the cloud takes a while to show it
     assert bed.adopt(boot=True)
-    assert bed.cloud.calls[0] == call
+    assert bed.cloud.calls == [call, "machines", "machines", "machines"]
+
+
+def test_a_head_in_error_that_was_never_ready_is_left_to_whoever_makes_it(bed: Bed) -> None:
+    ready = bed.cloud.observed
+    bed.cloud.observed = with_head(ready, state=MachineState.ERROR)
+    bed.cloud.next = [lambda observed: observed, lambda _: ready]
+    assert bed.adopt(boot=True)
+    assert set(bed.cloud.calls) == {"machines"}
+    bed.folder.remove()
+    bed.cloud.observed = with_head(ready, state=MachineState.ERROR)
+    with pytest.raises(DeadlineError, match="ERROR before it was ever ready") as found:
+        bed.adopt(timeout=0.0)
+    assert "vcluster down demo" in found.value.remedy
 
 
 @pytest.mark.parametrize(("field_", "words"), [("host_key", "host key"), ("endpoint", "no address")])
@@ -283,7 +311,7 @@ def test_the_spec_as_applied_goes_to_the_head(bed: Bed) -> None:
     assert HEAD_SPEC in command
     assert stdin.endswith("a password in it\n")
     bed.server.commands = lambda command, stdin: CommandResult("", "sh: no space left\n", 1)
-    with pytest.raises(access.TemporaryError, match="no space left"):
+    with pytest.raises(TemporaryError, match="no space left"):
         bed.access._keep_spec("name: demo\n")
 
 
