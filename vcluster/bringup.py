@@ -12,13 +12,14 @@ from vcluster import quota, spans
 from vcluster.actions import NOTE_EXPIRES, NOTE_SPEC, Goal, Plan
 from vcluster.clouds.base import Cloud
 from vcluster.connect import DEFAULT_CLOUD
-from vcluster.errors import CancelledError, CloudError, PermanentError, UsageError
+from vcluster.errors import CancelledError, CloudError, DeadlineError, PermanentError, UsageError
 from vcluster.events import EventHandler
 from vcluster.expiry import expiry_of, lifetime_notes
 from vcluster.folder import Folder
 from vcluster.model import ClusterRef, Endpoint, Flavor, MachineState, Observed, Slot
 from vcluster.plan import plan
 from vcluster.prices import Cost, prices_of
+from vcluster.reconcile import ClaimedError
 from vcluster.remote import Remote
 from vcluster.runner import Confirm, Runner
 from vcluster.views import PlanView, Result
@@ -93,11 +94,11 @@ class BringUp(Runner):
         head = observed.head
         if head is None or head.endpoint is None or not self._jump:
             return observed
-        reached = replace(head, endpoint=replace(head.endpoint, jump=self._jump))
+        reached = replace(head, endpoint=self._way(head.endpoint))
         return replace(observed, machines=tuple(reached if m is head else m for m in observed.machines))
 
-    def _remote(self, endpoint: Endpoint) -> Remote:
-        return super()._remote(replace(endpoint, jump=self._jump) if self._jump else endpoint)
+    def _way(self, endpoint: Endpoint) -> Endpoint:
+        return replace(endpoint, jump=self._jump) if self._jump else endpoint
 
     # What it would take ----------------------------------------------------------------------------------------
 
@@ -163,31 +164,30 @@ class BringUp(Runner):
             image_of(spec, self.cloud, self._log)()
             images_of(spec, self.cloud, goal.slots, self._log)
 
-    def _check_quota(self, goal: Goal, observed: Observed) -> None:
-        """Refuse what even at its smallest cannot fit; say what will be left out.
+    def _within_quota(self, goal: Goal, observed: Observed) -> Goal:
+        """The goal without the workers that do not fit, as long as the minimum does.
 
         Raises:
-            QuotaError: with what was asked, used and allowed.
+            QuotaError: not even that fits; with what was asked, used and allowed.
         """
         found = plan(goal, observed, self.ref, self.cloud.now())
         if not _makes_something(found):
-            return
+            return goal
         missing = _missing(goal, observed)
         allowances = self.cloud.allowances()
         if not allowances:
             self.cloud.check_room(self.ref, [slot.flavor for slot in missing])
         short = quota.shortages(quota.needs(found, allowances))
         if not short:
-            return
-        spared: set[str] = set()
-        for group, least in goal.minimum.items():
-            away = [slot.name for slot in missing if slot.group == group]
-            have = sum(slot.group == group and slot.name in goal.wanted for slot in goal.slots) - len(away)
-            spared |= set(away[max(0, least - have) :])
-        if too_short := quota.shortages(quota.needs(quota.without(found, frozenset(spared)), allowances)):
-            raise quota.refusal(too_short)
+            return goal
+        extra, spared = _extra(goal, missing), list[str]()
+        while still := quota.shortages(quota.needs(quota.without(found, frozenset(spared)), allowances)):
+            if not extra:
+                raise quota.refusal(still)
+            spared.append(extra.pop())
         reasons = "; ".join(map(str, short))
-        self._log(f"not all workers fit into the quota, the minimum does: {reasons}", level="warning")
+        self._log(f"{len(spared)} workers do not fit into the quota, the minimum does: {reasons}", level="warning")
+        return replace(goal, given_up=dict.fromkeys(spared, f"the project's quota: {reasons}"))
 
     # The run ---------------------------------------------------------------------------------------------------
 
@@ -199,29 +199,44 @@ class BringUp(Runner):
         cancel: threading.Event | None,
         *,
         keep_on_failure: bool = False,
+        observed: Observed | None = None,
         replace_uuids: frozenset[str] = frozenset(),
     ) -> Result:
+        """Make it so.
+
+        Args:
+            observed: the cluster as seen a moment ago; None looks now.
+        """
         clock = self._clock()
         end = clock.now() + (timeout or self.cloud.boot_timeout * 4)
-        observed = self._observe()
+        observed = observed or self._observe()
         self._refuse_expired(observed)
         if observed.head is not None:
             self.adopt(observed, end - clock.now(), cancel, boot=True)
-        check_changes(spec, observed, self.folder)
-        goal = self._goal(spec, observed, replace_uuids=replace_uuids, keep_failed=keep_on_failure)
-        image = image_of(spec, self.cloud, self._log, cancel)
-        self._check_quota(goal, observed)
-        agreed = self._ask(goal, observed, confirm, cancel)
-        if _missing(goal, observed):
-            goal = replace(goal, slots=images_of(spec, self.cloud, goal.slots, self._log, cancel))
-            image()
-            if cancel is not None and cancel.is_set():
-                raise CancelledError("interrupted before anything was made")
-        self._write(spec, observed)
-        goal = replace(goal, claim=self.folder.keyring().claim)
-        render = renderer_of(spec, goal.slots, self.ref, self.folder, self.cloud)
-        left = max(1.0, end - clock.now())
-        return self._run(goal, left, cancel, image=image, render=render, may_destroy=agreed)
+        while True:
+            check_changes(spec, observed, self.folder)
+            goal = self._goal(spec, observed, replace_uuids=replace_uuids, keep_failed=keep_on_failure)
+            image = image_of(spec, self.cloud, self._log, cancel)
+            goal = self._within_quota(goal, observed)
+            agreed = self._ask(goal, observed, confirm)
+            if _missing(goal, observed):
+                goal = replace(goal, slots=images_of(spec, self.cloud, goal.slots, self._log, cancel))
+                image()
+                if cancel is not None and cancel.is_set():
+                    raise CancelledError("interrupted before anything was made")
+            self._write(spec, observed)
+            goal = replace(goal, claim=self.folder.keyring().claim)
+            render = renderer_of(spec, goal.slots, self.ref, self.folder, self.cloud)
+            left = max(1.0, end - clock.now())
+            try:
+                return self._run(goal, left, cancel, image=image, render=render, may_destroy=agreed)
+            except ClaimedError as error:
+                # Another run made the cluster meanwhile: it goes on with that one's secret, if the spec is the same.
+                self._log(f"{self.name} was claimed by another run: its head has the keys")
+                if end <= clock.now():
+                    raise DeadlineError(f"time is up: {error.message}", remedy=error.remedy) from error
+                self.adopt(error.observed, end - clock.now(), cancel, boot=True)
+                observed = self._observe()
 
     def _refuse_expired(self, observed: Observed) -> None:
         expiry = expiry_of(observed.notes)
@@ -255,6 +270,16 @@ def _missing(goal: Goal, observed: Observed) -> list[Slot]:
     """The places whose machines are still to be made or booted."""
     there = {m.name for m in observed.machines if m.state in (MachineState.ACTIVE, MachineState.BUILD)}
     return [slot for slot in goal.slots if slot.name in goal.wanted and slot.name not in there]
+
+
+def _extra(goal: Goal, missing: list[Slot]) -> list[str]:
+    """The missing workers that a cluster can do without, those to leave out first at the end."""
+    extra: list[str] = []
+    for group, least in goal.minimum.items():
+        away = [slot.name for slot in missing if slot.group == group]
+        have = sum(slot.group == group and slot.name in goal.wanted for slot in goal.slots) - len(away)
+        extra += away[max(0, least - have) :]
+    return extra
 
 
 def _makes_something(found: Plan) -> bool:

@@ -46,7 +46,9 @@ class Lifecycle(BringUp):
             timeout: seconds for all else.
             cancel: set it from another thread to stop.
         """
-        self._must_exist(self._observe())
+        observed = self._observe()
+        self._must_exist(observed)
+        self._can_ask_now(observed)  # so that it can be drained, from a computer that had no keys, too
         return self._run(Goal(Power.STOPPED, job_patience=wait_jobs), (timeout or DOWN_TIMEOUT) + wait_jobs, cancel)
 
     def shelve(
@@ -69,6 +71,7 @@ class Lifecycle(BringUp):
                 f"{self.name} has no head that could be kept",
                 remedy=f"`vcluster down {self.name}` deletes what is left of it",
             )
+        self._can_ask_now(observed)
         return self._run(Goal(Power.SHELVED, job_patience=wait_jobs), (timeout or DOWN_TIMEOUT) + wait_jobs, cancel)
 
     def unshelve(self, *, timeout: float | None = None, cancel: threading.Event | None = None) -> Result:
@@ -156,7 +159,7 @@ class Lifecycle(BringUp):
         observed = self._observe()
         if keep_volumes and not any(part.kind is PartKind.VOLUME for part in observed.parts):
             raise UsageError(f"{self.name} has no volume to keep", remedy="its machines boot from their flavors' disks")
-        self._ask(goal, observed, confirm, cancel)
+        self._ask(goal, observed, confirm)
         result = self._run(goal, timeout or DOWN_TIMEOUT, cancel)
         if self._observe().empty:
             self.folder.remove()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from vcluster.access import Access
@@ -14,6 +15,7 @@ from vcluster.errors import CancelledError, CloudError
 from vcluster.events import Done, EventHandler
 from vcluster.folder import Folder
 from vcluster.model import ClusterRef, MachineState, Observed, Role
+from vcluster.plan import plan
 from vcluster.reconcile import Outcome, Reconciler, Renderer
 from vcluster.stacks.base import Control
 from vcluster.views import PlanView, Result, Status
@@ -39,24 +41,24 @@ class Runner(Access):
         super().__init__(cloud, ref, folder, on_event)
         self._kept: list[Path] = []
 
-    def _ask(self, goal: Goal, observed: Observed, confirm: Confirm | None, cancel: threading.Event | None) -> bool:
+    def _ask(self, goal: Goal, observed: Observed, confirm: Confirm | None) -> bool:
         """Whether what destroys data was agreed to; False when there was nothing to agree to."""
         if confirm is None:
             return True
-        plan = self._foresee(goal, observed, cancel)
-        deletes = goal.power is Power.ABSENT and bool(plan.actions)
-        if not deletes and not any(action.destroys_data for action in plan.actions):
+        foreseen = self._foresee(goal, observed)
+        deletes = goal.power is Power.ABSENT and bool(foreseen.actions)
+        if not deletes and not any(action.destroys_data for action in foreseen.actions):
             return False
-        if not confirm(PlanView.of(plan)):
+        if not confirm(PlanView.of(foreseen)):
             raise CancelledError("nothing was changed")
         return True
 
-    def _foresee(self, goal: Goal, observed: Observed, cancel: threading.Event | None = None) -> Plan:
+    def _foresee(self, goal: Goal, observed: Observed) -> Plan:
         """What a run would do first and later, the scheduler's word on the machines included."""
-        loop = self._loop(goal, control=None, cancel=cancel or threading.Event())
+        now = self.cloud.now()
         if goal.power is Power.RUNNING:
             observed = self._with_health(observed)
-        return loop.plan(observed)
+        return plan(replace(goal, began=now), observed, self.ref, now)
 
     def _with_health(self, observed: Observed) -> Observed:
         head = observed.head

@@ -274,7 +274,7 @@ def test_bad_situations_change_nothing(
 def test_no_room_is_exit_3(cloud: MemoryCloud, spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.quota = 2
     assert main(["up", str(spec)]) == 3
-    assert "quota for machines: 3 asked, 0 used, 2 allowed\nremedy: " in capsys.readouterr().err
+    assert "quota is too small: instances: 3 asked, 0 used, 2 allowed\nremedy: " in capsys.readouterr().err
     assert cloud.resources() == []
 
 

@@ -277,7 +277,7 @@ def test_up_called_during_down_wins(home: Path) -> None:
     def interfere(event: Event) -> None:
         if isinstance(event, StepFinished) and not called:
             called.append(event)
-            cloud.annotate(cloud.ref("demo"), {"leaving": ""})  # the first act of an `up`
+            cloud.annotate(cloud.ref("demo"), {"leaving": "up-5"})  # the first act of an `up`
 
     with pytest.raises(CancelledError, match="another command brings demo up again"):
         cluster(home, cloud, on_event=interfere).down()
