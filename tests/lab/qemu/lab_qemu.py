@@ -10,11 +10,12 @@ the folder of ``lab_nova`` and the repository (for ``vcluster``). Environment:
 - ``LAB_FIP_PORTS``: the TCP ports of a floating IP, default ``22,80,443,6443``.
 - ``VCLUSTER_CACHE``: where it is remembered whether this host has an accelerator that works.
 
-What a machine has of OpenStack: one network card for each port on a segment of its own network, with the port's MAC
-address; Nova's own config drive, made by Nova's own code, so addresses, gateway, MTU and user data are what Nova and
-Neutron say (as static ones: nobody answers DHCP); a gateway that is a router on that segment; a floating IP that leads to its SSH. A config drive is always
-there, because there is no metadata service, which would serve the same. What it lacks: security groups are not
-enforced, a floating IP has only the ports above, volumes are attached only as boot disks, and nothing migrates.
+What a machine has of OpenStack: one network card for each port, on a segment of its own network, with the port's MAC
+address; Nova's own config drive, made by Nova's own code, so that addresses, gateway, MTU and user data are what Nova
+and Neutron say (the addresses as static ones: nobody answers DHCP); a gateway that is a router on that segment; a
+floating IP that leads to it. A config drive is always there, because there is no metadata service, which would serve
+the same. What it lacks: security groups are not enforced, a floating IP has only the ports above, volumes are attached
+only as boot disks, and nothing migrates.
 
 A snapshot, and so a shelved server, is the disk's own layer, uploaded to Glance and read back.
 """
@@ -286,7 +287,7 @@ class QemuDriver(LabDriver):  # type: ignore[misc]
         else:
             machine.kill()
 
-    def power_on(
+    def power_on(  # noqa: PLR0917
         self,
         context: Any,
         instance: objects.Instance,
@@ -298,7 +299,7 @@ class QemuDriver(LabDriver):  # type: ignore[misc]
         super().power_on(context, instance, network_info, block_device_info, accel_info, share_info)
         self._switch_on(_host().machine(self, instance), instance, network_info)
 
-    def reboot(
+    def reboot(  # noqa: PLR0917
         self,
         context: Any,
         instance: objects.Instance,
