@@ -154,6 +154,8 @@ class Access:
         """Whether the scheduler can be asked; tries once to get the keys for it, and says why it cannot."""
         if isinstance(self.cloud, Simulated) or self._keys_fit(observed):
             return True
+        if observed.head is None or observed.head.state is not MachineState.ACTIVE:
+            return False
         try:
             return self.adopt(observed, 0.0)
         except (CloudError, UsageError, DeadlineError) as error:
@@ -222,7 +224,11 @@ class Access:
     def _control(self) -> Control:
         if isinstance(self.cloud, Simulated):
             return self.cloud.control(self.ref)
-        return HeadControl(self._remote, lambda uuid: self.cloud.console(self.ref, uuid, 60))
+        return HeadControl(self._remote, lambda uuid: self.cloud.console(self.ref, uuid, 60), self._way)
+
+    def _way(self, endpoint: Endpoint) -> Endpoint:
+        """How an endpoint that the cloud gave is reached from here."""
+        return endpoint
 
     def _remote(self, endpoint: Endpoint) -> Remote:
         if not self.folder.known:
@@ -230,7 +236,7 @@ class Access:
             raise self._no_keys()
         keyring = self.folder.keyring()
         host_key = keyring.host(Role.HEAD).public
-        return Remote(endpoint, user=ADMIN_USER, key=keyring.admin, host_key=host_key)
+        return Remote(self._way(endpoint), user=ADMIN_USER, key=keyring.admin, host_key=host_key)
 
     def _reachable(self) -> tuple[Endpoint, list[Machine]]:
         observed = self._observe()

@@ -34,16 +34,26 @@ _BOOT = re.compile(f"{BOOT_MARK}|\\] Linux version |running 'init-local'")
 """What begins a boot on a console: our own mark, the kernel's first line, cloud-init's first line."""
 
 
+def _straight(endpoint: Endpoint) -> Endpoint:
+    return endpoint
+
+
 class HeadControl:
     """Asks the scheduler through the head's ``vcluster-node``.
 
     Args:
         connect: opens a connection to the head at an endpoint.
         console: the last lines of a machine's console, by uuid.
+        way: how an endpoint that the cloud gave is reached from here; by a jump host, for example.
     """
 
-    def __init__(self, connect: Callable[[Endpoint], Remote], console: Callable[[str], str]) -> None:
-        self._connect, self._console = connect, console
+    def __init__(
+        self,
+        connect: Callable[[Endpoint], Remote],
+        console: Callable[[str], str],
+        way: Callable[[Endpoint], Endpoint] = _straight,
+    ) -> None:
+        self._connect, self._console, self._way = connect, console, way
         self._remote: Remote | None = None
         self._endpoint: Endpoint | None = None
         self._looked: dict[str, float] = {}
@@ -88,13 +98,14 @@ class HeadControl:
         head = observed.head
         if head is None or head.endpoint is None or head.state is not MachineState.ACTIVE:
             return {}
-        if self._endpoint != head.endpoint:
+        endpoint = self._way(head.endpoint)
+        if self._endpoint != endpoint:
             self.close()
-            self._endpoint = head.endpoint
+            self._endpoint = endpoint
         if self._remote is None:
-            if time.monotonic() < self._not_before or not answers(head.endpoint):
+            if time.monotonic() < self._not_before or not answers(endpoint):
                 return {}
-            self._remote = self._connect(head.endpoint)
+            self._remote = self._connect(endpoint)
         try:
             # Slurm tells of a killed worker's old boot for a while: with this the head knows it from the new one's.
             started = {machine.name: machine.started for machine in observed.workers()}
@@ -102,7 +113,7 @@ class HeadControl:
         except (TemporaryError, DeadlineError):
             # A head that boots, reboots or is overloaded says nothing; its deadline is the planner's matter.
             self.close()
-            if head.endpoint.jump:
+            if endpoint.jump:
                 self._not_before = time.monotonic() + JUMP_EVERY
             return {}
         return _parse(result)

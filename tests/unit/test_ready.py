@@ -178,3 +178,19 @@ def test_the_consoles_of_a_thousand_workers_are_not_read_at_once(
         told = asked.health(everyone) if len(remote.results) == 2 else told
     assert read == ["h", *(f"w{n}" for n in range(1, 9))]
     assert told == {"head": Health.READY, "cpu-7": Health.FAILED}
+
+
+def test_the_way_to_the_head_may_be_another_than_the_cloud_says(banner: Endpoint) -> None:
+    remote, seen = FakeRemote([said(head="ready")]), []
+
+    def connect(endpoint: Endpoint) -> FakeRemote:
+        seen.append(endpoint)
+        return remote
+
+    def way(endpoint: Endpoint) -> Endpoint:
+        return replace(endpoint, jump="me@bastion")
+
+    asked = HeadControl(connect, lambda uuid: "", way)  # type: ignore[arg-type]
+    # Nobody answers at its private address from here; through the jump host somebody does.
+    assert asked.health(observed(Endpoint("192.0.2.1", 22))) == {"head": Health.READY}
+    assert seen == [Endpoint("192.0.2.1", 22, "me@bastion")]
