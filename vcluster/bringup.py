@@ -20,7 +20,6 @@ from vcluster.model import ClusterRef, Endpoint, Flavor, MachineState, Observed,
 from vcluster.plan import plan
 from vcluster.prices import Cost, prices_of
 from vcluster.reconcile import ClaimedError
-from vcluster.remote import Remote
 from vcluster.runner import Confirm, Runner
 from vcluster.views import PlanView, Result
 from vcluster.wiring import check_changes, goal_of, image_of, images_of, renderer_of
