@@ -20,7 +20,7 @@ __all__ = ["GRACE", "NOTE_LIFETIME", "NOTE_REAPED", "Expiry", "expiry_of", "exte
 
 GRACE = 86400.0
 NOTE_LIFETIME = "lifetime"
-"""What the spec said: seconds until the cluster expires, a slash, seconds of grace. When the spec says something else
+"""What the spec said: seconds until the cluster expires, a plus, seconds of grace. When the spec says something else
 it is counted anew."""
 NOTE_REAPED = "reaped-at"
 """When an expired cluster was first found shelved, seconds since the epoch: its grace period counts from there, so that
@@ -60,7 +60,7 @@ def expiry_of(notes: Mapping[str, str]) -> Expiry | None:
     at = _number(notes.get(NOTE_EXPIRES, ""))
     if at is None:
         return None
-    grace = _number(notes.get(NOTE_LIFETIME, "").partition("/")[2])
+    grace = _number(notes.get(NOTE_LIFETIME, "").partition("+")[2])
     reaped = _number(notes.get(NOTE_REAPED, ""))
     return Expiry(at, GRACE if grace is None else grace, reaped or 0.0)
 
@@ -75,7 +75,7 @@ def lifetime_notes(spec: ClusterSpec, notes: Mapping[str, str], now: float) -> d
     if life is None:
         return {key: "" for key in (NOTE_EXPIRES, NOTE_LIFETIME, NOTE_REAPED) if key in notes}
     grace = spans.seconds(spec.grace_period or "") or GRACE
-    said = f"{life:.0f}/{grace:.0f}"
+    said = f"{life:.0f}+{grace:.0f}"
     if notes.get(NOTE_LIFETIME) == said and expiry_of(notes) is not None:
         return {}
     forgotten = {NOTE_REAPED: ""} if NOTE_REAPED in notes else {}

@@ -17,7 +17,7 @@ def spec(text: str = "") -> ClusterSpec:
 
 def test_a_new_cluster_lives_as_long_as_its_spec_says() -> None:
     notes = lifetime_notes(spec("expires: 8h\ngrace_period: 2d"), {}, NOW)
-    assert notes == {"expires": "1700028800", "lifetime": "28800/172800"}
+    assert notes == {"expires": "1700028800", "lifetime": "28800+172800"}
     assert expiry_of(notes) == Expiry(NOW + 8 * HOUR, 48 * HOUR)
 
 
@@ -32,7 +32,7 @@ def test_bringing_it_up_again_does_not_make_it_live_longer() -> None:
 def test_another_word_in_the_spec_counts_anew() -> None:
     notes = {**lifetime_notes(spec("expires: 8h"), {}, NOW), "reaped-at": "5"}
     changed = lifetime_notes(spec("expires: 1h"), notes, NOW + HOUR)
-    assert changed == {"expires": f"{NOW + 2 * HOUR:.0f}", "lifetime": "3600/86400", "reaped-at": ""}
+    assert changed == {"expires": f"{NOW + 2 * HOUR:.0f}", "lifetime": "3600+86400", "reaped-at": ""}
     assert lifetime_notes(spec(), notes, NOW) == {"expires": "", "lifetime": "", "reaped-at": ""}
     assert lifetime_notes(spec(), {}, NOW) == {}
 
@@ -64,7 +64,7 @@ def test_a_word_that_is_no_time_expires_nothing(text: str) -> None:
 
 
 def test_a_grace_period_that_cannot_be_read_is_the_usual_one() -> None:
-    assert expiry_of({"expires": "5", "lifetime": "x/y", "reaped-at": "z"}) == Expiry(5.0, GRACE, 0.0)
+    assert expiry_of({"expires": "5", "lifetime": "x+y", "reaped-at": "z"}) == Expiry(5.0, GRACE, 0.0)
 
 
 def test_words_fit_into_a_tag() -> None:
