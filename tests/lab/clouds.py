@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tests.lab.identity import USERS
+from tests.lab.identity import USERS, keystone
 from tests.lab.layout import DIRECT, FAULTY, Layout
 
 if TYPE_CHECKING:
@@ -119,13 +119,14 @@ class Access:
             roles: Those of the user's roles that it is to have; all without it.
             expires_at: When it ends, ISO 8601 in UTC without a zone; never without it. Keystone refuses the past.
         """
-        identity = self.connection(user).identity
-        wanted: dict[str, Any] = {"name": name, "unrestricted": unrestricted}
+        connection = self.connection(user)
+        wanted: dict[str, Any] = {"unrestricted": unrestricted}
         if roles is not None:
             wanted["roles"] = [{"name": role} for role in roles]
         if expires_at is not None:
             wanted["expires_at"] = expires_at
-        made = identity.create_application_credential(user=self.connection(user).current_user_id, **wanted)
+        owner = connection.current_user_id or ""
+        made = keystone(connection).create_application_credential(user=owner, name=name, **wanted)
         return ApplicationCredential(id=made.id, name=name, secret=made.secret)
 
     def credential_clouds_yaml(self, folder: Path, credential: ApplicationCredential, region: str = DIRECT) -> Path:

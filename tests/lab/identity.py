@@ -10,8 +10,9 @@ from tests.lab.layout import DIRECT, FAULTY, Layout
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
+    from openstack.identity.v3._proxy import Proxy
 
-__all__ = ["USERS", "User", "furnish"]
+__all__ = ["USERS", "User", "furnish", "keystone"]
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,18 @@ USERS = {
 SERVICE_USER = User("svc", "service", ("admin", "service"))
 
 
+def keystone(connection: Connection) -> Proxy:
+    """The connection's identity service, which openstacksdk would also have as version 2."""
+    from openstack.identity.v3._proxy import Proxy
+
+    identity = connection.identity
+    assert isinstance(identity, Proxy)
+    return identity
+
+
 def furnish(lab: Layout, admin: Connection) -> None:
     """Make regions, catalogue, projects and users in a Keystone that ``keystone-manage bootstrap`` has just filled."""
-    identity = admin.identity
+    identity = keystone(admin)
     identity.create_region(id=FAULTY)
     have = {service.type: service for service in identity.services()}
     for kind, name, direct, proxied in config.catalogue(lab).values():
@@ -54,7 +64,7 @@ def furnish(lab: Layout, admin: Connection) -> None:
     for user in (SERVICE_USER, *USERS.values()):
         if user.project not in projects:
             projects[user.project] = identity.create_project(name=user.project, domain_id="default")
-        account = identity.find_user(user.name) or identity.create_user(
+        account = identity.find_user(user.name, ignore_missing=True) or identity.create_user(
             name=user.name, password=lab.password, domain_id="default"
         )
         for role in user.roles:

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
+from tests.lab.identity import keystone
+
 if TYPE_CHECKING:
     from openstack.connection import Connection
 
@@ -153,7 +155,7 @@ def _others(
             name=name, data=b"private", container_format="bare", disk_format="raw", validate_checksum=False
         )
     for name in names("application credential"):
-        mine.identity.create_application_credential(user=who["user"], name=name)
+        keystone(mine).create_application_credential(user=who["user"], name=name)
 
 
 def _active(mine: Connection, wanted: list[str]) -> bool:

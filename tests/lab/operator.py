@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tests.lab.identity import USERS
+from tests.lab.identity import USERS, keystone
 from tests.lab.layout import DIRECT, Layout
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _POLICY = {
     "network": "neutron",
     "volume": "cinder",
 }
-_KINDS = ("no-valid-host", "quota", "abort", "reschedule", "crash")
+_KINDS = ("no-valid-host", "quota", "abort", "crash")
 
 
 class Operator:
@@ -38,7 +38,7 @@ class Operator:
         def connection(self, user: str = "demo", region: str = DIRECT) -> Connection: ...
 
     def project_id(self, name: str = "demo") -> str:
-        project: str = self.connection("admin").identity.find_project(name, ignore_missing=False).id
+        project: str = keystone(self.connection("admin")).find_project(name, ignore_missing=False).id
         return project
 
     def set_quota(self, project: str = "demo", **limits: int) -> None:
@@ -50,12 +50,13 @@ class Operator:
         """
         admin, project_id = self.connection("admin"), self.project_id(project)
         # Nova and Neutron would not set a limit below what is used; that is a test's way to "all is used up".
+        force: dict[str, Any] = {"force": True}
         for names, update, more in (
-            (_NOVA_LIMITS, admin.compute.update_quota_set, {"force": True}),
-            (_NEUTRON_LIMITS, admin.network.update_quota, {"force": True}),
+            (_NOVA_LIMITS, admin.compute.update_quota_set, force),
+            (_NEUTRON_LIMITS, admin.network.update_quota, force),
             (_CINDER_LIMITS, admin.block_storage.update_quota_set, {}),
         ):
-            mine = {name: limits.pop(name) for name in names if name in limits}
+            mine: dict[str, Any] = {name: limits.pop(name) for name in names if name in limits}
             if mine:
                 update(project_id, **mine, **more)
         if limits:
@@ -84,8 +85,8 @@ class Operator:
 
         Args:
             kind: What Nova meets: ``no-valid-host`` (the scheduler), ``quota`` (the check after scheduling), ``abort``
-                (the host gives the build up), ``reschedule`` (this host fails; others are tried, which count as further
-                servers), ``crash`` (the hypervisor's own error; like ``reschedule`` to Nova).
+                (the host gives the build up), ``crash`` (the hypervisor fails; Nova tries other hosts, and each try
+                counts as a server).
             text: What the fault then says, within Nova's own words.
 
         Raises:

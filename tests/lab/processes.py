@@ -19,8 +19,9 @@ INSIDE = Path(__file__).parent / "inside"
 QEMU = Path(__file__).parent / "qemu"
 REPOSITORY = Path(__file__).parents[2]
 
-# The kernel kills the child when its parent is gone, however that ended; "parent" is the thread that started it.
-WITH_US = ("setpriv", "--pdeathsig", "KILL")
+# The kernel kills the child when its parent is gone, however that ended; "parent" is the thread that started it. If
+# that was before the child had asked for it, another has adopted the child by then, and it does not begin.
+_END_WITH = ("setpriv", "--pdeathsig", "KILL", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
 
 
 def environment(lab: Layout, venv: Path) -> dict[str, str]:
@@ -63,7 +64,7 @@ class Processes:
         """
         with (self.log / f"{name}.out").open("ab") as out:
             self.running[name] = subprocess.Popen(
-                [*WITH_US, *command],
+                [*_END_WITH, str(os.getpid()), *command],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tests.lab.identity import keystone
+
 if TYPE_CHECKING:
     from openstack.connection import Connection
 
@@ -108,7 +110,7 @@ def _compute(admin: Connection, project_id: str) -> Iterator[tuple[str, list[dic
     yield "server", _pages(get, "/servers/detail", "servers", _NOVA, all_tenants="1", project_id=project_id)
     groups = _pages(get, "/os-server-groups", "server_groups", _NOVA, all_projects="1")
     yield "server group", [group for group in groups if group["project_id"] == project_id]
-    users = {a.user["id"] for a in admin.identity.role_assignments(scope_project_id=project_id) if a.user}
+    users = {a.user["id"] for a in keystone(admin).role_assignments(scope_project_id=project_id) if a.user}
     pairs = []
     for user in sorted(users):
         of_user = _pages(get, "/os-keypairs", "keypairs", _NOVA, user_id=user)

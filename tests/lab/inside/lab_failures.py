@@ -1,7 +1,7 @@
 """Failures that a test ordered: LAB_ROOT/failures.json, a list of {"match", "kind", "text", "left"}.
 
-``match`` is a regular expression for the server's whole name, ``kind`` one of "no-valid-host", "quota", "abort",
-"reschedule" and "crash", ``left`` how many servers still are to fail (null: all).
+``match`` is a regular expression for the server's whole name, ``kind`` one of "no-valid-host", "quota", "abort"
+and "crash", ``left`` how many servers still are to fail (null: all).
 """
 
 import fcntl

@@ -36,11 +36,9 @@ class LabDriver(fake.FakeDriver):
         return {self._node_uuid(name): name for name in self.get_available_nodes()}
 
     def spawn(self, context, instance, *args, **kwargs):
-        order = lab_failures.take(instance.display_name, ("abort", "reschedule", "crash"))
+        order = lab_failures.take(instance.display_name, ("abort", "crash"))
         if order and order["kind"] == "abort":
             raise exception.BuildAbortException(instance_uuid=instance.uuid, reason=order["text"])
-        if order and order["kind"] == "reschedule":
-            raise exception.RescheduledException(instance_uuid=instance.uuid, reason=order["text"])
         if order:
             raise exception.InstanceDeployFailure(order["text"])
         super().spawn(context, instance, *args, **kwargs)
