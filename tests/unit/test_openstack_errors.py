@@ -48,6 +48,7 @@ TABLE: list[tuple[str, int, str, type[CloudError], str]] = [
     ("in use", 409, neutron("NetworkInUse", "Unable to complete operation on network 1."), ConflictError, "Unable to complete"),
     ("port in use", 409, nova("conflictingRequest", "Port 1 is still in use.", 409), ConflictError, "still in use"),
     ("a port that went", 400, nova("badRequest", "Port 4f11 could not be found."), ConflictError, "4f11"),
+    ("a port that went, in nova's other words", 400, nova("badRequest", "Port id 4f11 could not be found."), ConflictError, "4f11"),
     ("a volume that went", 400, nova("badRequest", "Block Device Mapping is Invalid: failed to get volume 77."), ConflictError, "77"),
     ("a network that went", 404, neutron("NetworkNotFound", "Network 1 could not be found."), ConflictError, "could not be found"),
     ("a twin's subnet", 400, neutron("InvalidInput", "Requested subnet with cidr: 10.0.0.0/24 for network: 1 overlaps with another subnet."), ConflictError, "overlaps"),

@@ -22,7 +22,7 @@ _POOL = re.compile(r"no more ip addresses available|no more addresses available|
 _NO_WAY_OUT = re.compile(r"is not reachable from subnet", re.I)
 # Nova answers 400 where what a new server shall use went away or is held; a new look tells which.
 _GONE = re.compile(
-    r"(?:port|volume|security group) '?[\w.-]+'? (?:could not be found|not found|is not found|is still in use)"
+    r"(?:port|volume|security group)(?: id)? '?[\w.-]+'? (?:could not be found|not found|is not found|is still in use)"
     r"|failed to get volume|overlaps with another subnet|router already has a port on subnet",
     re.I,
 )
