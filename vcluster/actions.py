@@ -66,9 +66,11 @@ class Verb(StrEnum):
 class Wave(IntEnum):
     """The order of a plan.
 
-    Security groups go last: their tags carry the notes, on a network that is not ours there is nothing else to.
+    KEEP comes before anything is deleted: what shall stay must not go with its machine. Security groups go last: their
+    tags carry the notes, on a network that is not ours there is nothing else to.
     """
 
+    KEEP = -1
     REPAIR = 0
     NETWORK = 1
     SUBNET = 2
@@ -95,6 +97,8 @@ class Action:
         slot: the place that a new machine or volume is for.
         part: the part that is made.
         old: the part that goes, or is completed.
+        kept: the volumes that shall stay.
+        volume: uuid of the volume that a new machine boots from, once that is ready.
         failed: the machine failed; its console is kept before it goes.
         destroys_data: a person should agree first.
         notes: what is written before the action itself is done (write-ahead), so that a crash cannot lose it.
@@ -108,9 +112,22 @@ class Action:
     slot: Slot | None = None
     part: PartRequest | None = None
     old: Part | None = None
+    kept: tuple[Part, ...] = ()
+    volume: str = ""
     failed: bool = False
     destroys_data: bool = False
     notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What it is done to: ``machine``, ``ports``, and of parts their own kind: ``floating ip``."""
+        of_part = self.part or self.old
+        return str(of_part.kind).replace("-", " ") if of_part is not None else str(self.verb).split(" ", 1)[1]
+
+    @property
+    def title(self) -> str:
+        """What is done to what kind of resource: ``create floating ip``."""
+        return f"{str(self.verb).split(' ', 1)[0]} {self.kind}"
 
     @property
     def subject(self) -> str:
@@ -118,7 +135,7 @@ class Action:
         return self.names[0] if len(self.names) == 1 else f"{self.names[0]} … {self.names[-1]} ({len(self.names)})"
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.subject}" + (f": {self.why}" if self.why else "")
+        return f"{self.title} {self.subject}" + (f": {self.why}" if self.why else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +149,8 @@ class Goal:
         digest: the spec's digest, written on the cluster.
         replace: uuids of machines that shall be made anew.
         given_up: machine name to the reason why this run makes no further attempt.
-        doubted: uuid of a machine that does not prove itself to the time since when this run sees it so.
+        doubted: uuid of a machine that does not prove itself, or of a head's port without a machine, to the time since
+            when this run sees it so.
         boot_timeout: seconds from start to the first job before a machine counts as failed.
         max_attempts: how often a failed machine is replaced or rebooted, over all runs.
         keep_failed: leave a machine that failed for good, for a person to look at.
@@ -141,6 +159,11 @@ class Goal:
         claim: fingerprint of the secret that this run would make machines with; a head's port with another one is
             somebody else's claim. Empty: claims are not looked at.
         claim_patience: seconds after which a claim without a head counts as abandoned.
+        claim_settle: seconds until an own claim stands, after which nobody can show an older one: clouds tell times of
+            creation in whole seconds, and show what was created a little later. The loop adds the cloud's lag to it;
+            where listings do not lag, a claim stands at once.
+        spent: uuids of volumes that this run saw in use; one that is left when its machine goes is never booted again.
+        began: when the run began, by the cloud's clock.
         notes: words to write as soon as the claim stands, where they are missing.
         job_patience: seconds that jobs may go on running while a cluster is stopped or shelved.
         keep_volumes: with ABSENT, let the head's volume stay.
@@ -161,6 +184,9 @@ class Goal:
     parts: tuple[PartRequest, ...] = ()
     claim: str = ""
     claim_patience: float = 120.0
+    claim_settle: float = 2.0
+    spent: frozenset[str] = frozenset()
+    began: float = 0.0
     notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     job_patience: float = 0.0
     keep_volumes: bool = False
@@ -178,6 +204,7 @@ class Plan:
         hopeless: why the goal cannot be reached; empty while it can.
         claimed: the fingerprint of somebody else's claim that holds; empty when there is none. Then nothing is made:
             the caller gets that secret from the head, and plans again with it.
+        unseen: what is waited for (volumes, addresses, claims) shows only in a look at everything.
     """
 
     actions: tuple[Action, ...] = ()
@@ -186,6 +213,7 @@ class Plan:
     degraded: tuple[str, ...] = ()
     hopeless: str = ""
     claimed: str = ""
+    unseen: bool = False
 
     @property
     def empty(self) -> bool:

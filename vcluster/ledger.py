@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 from vcluster.actions import Action, Verb
-from vcluster.model import Machine, MachineState, Network, Observed, Port
+from vcluster.model import Machine, MachineState, Network, Observed, Part, Port
 
 __all__ = ["Ledger"]
 
@@ -18,7 +18,10 @@ REMEMBER = 60.0
 SETTLE = 10.0
 """Seconds before a delete, stop, start or reboot that was accepted is asked for again."""
 
-_SETTLING = frozenset({Verb.DELETE_MACHINE, Verb.START, Verb.STOP, Verb.REBOOT, Verb.DELETE_PORTS, Verb.DELETE_NETWORK})
+_DELETES = frozenset({Verb.DELETE_MACHINE, Verb.DELETE_PORTS, Verb.DELETE_NETWORK, Verb.DELETE_PART})
+_SETTLING = _DELETES | {Verb.START, Verb.STOP, Verb.REBOOT, Verb.SHELVE, Verb.UNSHELVE}
+
+Thing = Network | Port | Machine | Part
 
 
 class Ledger:
@@ -31,23 +34,12 @@ class Ledger:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._lock = threading.Lock()
-        self._made: dict[str, tuple[float, Network | Port | Machine]] = {}
+        self._made: dict[str, tuple[float, Thing]] = {}
         self._asked: dict[tuple[Verb, str], float] = {}
         self._notes: dict[str, tuple[float, str]] = {}
 
-    def created_network(self, network: Network) -> None:
-        """Remember a network."""
-        self._remember([network])
-
-    def created_ports(self, ports: Sequence[Port]) -> None:
-        """Remember ports."""
-        self._remember(ports)
-
-    def created_machine(self, machine: Machine) -> None:
-        """Remember a machine."""
-        self._remember([machine])
-
-    def _remember(self, things: Iterable[Network | Port | Machine]) -> None:
+    def created(self, *things: Thing) -> None:
+        """Remember what was made, or completed."""
         with self._lock:
             self._made.update({thing.uuid: (self._now(), thing) for thing in things})
 
@@ -61,7 +53,7 @@ class Ledger:
         with self._lock:
             for uuid in action.uuids:
                 self._asked[action.verb, uuid] = self._now()
-                if action.verb in (Verb.DELETE_MACHINE, Verb.DELETE_PORTS, Verb.DELETE_NETWORK):
+                if action.verb in _DELETES:
                     self._made.pop(uuid, None)
 
     def settling(self, action: Action) -> bool:
@@ -74,21 +66,28 @@ class Ledger:
     def merge(self, observed: Observed) -> Observed:
         """Add to a listing what this run made and it does not show yet."""
         with self._lock:
-            listed: list[Network | Port | Machine] = [*observed.networks, *observed.ports, *observed.machines]
-            seen = {thing.uuid for thing in listed}
-            for uuid in [u for u, (when, _) in self._made.items() if u in seen or self._now() - when > REMEMBER]:
-                del self._made[uuid]
-            unseen = [thing for _, thing in self._made.values()]
+            unseen = self._unseen(observed)
             recent = {key: value for key, (when, value) in self._notes.items() if self._now() - when < REMEMBER}
-        networks = [x for x in unseen if isinstance(x, Network)]
-        ports = [x for x in unseen if isinstance(x, Port)]
-        machines = [x for x in unseen if isinstance(x, Machine)]
         if not unseen and not recent:
             return observed
+        fresh = {uuid: thing for uuid, thing in unseen.items() if isinstance(thing, Part)}
+        machines = [replace(x, state=MachineState.BUILD) for x in unseen.values() if isinstance(x, Machine)]
         return replace(
             observed,
-            networks=(*observed.networks, *networks),
-            ports=(*observed.ports, *ports),
-            machines=(*observed.machines, *(replace(m, state=MachineState.BUILD) for m in machines)),
+            networks=(*observed.networks, *(x for x in unseen.values() if isinstance(x, Network))),
+            ports=(*observed.ports, *(x for x in unseen.values() if isinstance(x, Port))),
+            machines=(*observed.machines, *machines),
+            parts=(*(part for part in observed.parts if part.uuid not in fresh), *fresh.values()),
             notes=MappingProxyType({k: v for k, v in {**observed.notes, **recent}.items() if v}),
         )
+
+    def _unseen(self, observed: Observed) -> dict[str, Thing]:
+        """What listings do not show, or show as it was before this run completed it; forget what they do show."""
+        listed: list[Thing] = [*observed.networks, *observed.ports, *observed.machines, *observed.parts]
+        seen = {thing.uuid: thing for thing in listed}
+        for uuid, (when, thing) in list(self._made.items()):
+            age, shown = self._now() - when, seen.get(uuid)
+            behind = isinstance(thing, Part) and isinstance(shown, Part) and thing.ready and not shown.ready
+            if age > REMEMBER or (shown is not None and not (behind and age < SETTLE)):
+                del self._made[uuid]
+        return {uuid: thing for uuid, (_, thing) in self._made.items()}

@@ -7,14 +7,13 @@ memory of what it did itself, because a cloud's listings may lag behind its acts
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from vcluster import retry
-from vcluster.actions import Action, Goal, Plan, Power, Verb
+from vcluster.actions import NOTE_READY, Action, Goal, Plan, Power, Verb
 from vcluster.clouds.base import Cloud
 from vcluster.errors import (
     CancelledError,
@@ -26,28 +25,37 @@ from vcluster.errors import (
     TemporaryError,
     VclusterError,
 )
-from vcluster.events import Event, EventHandler, MachineChanged, PlanMade, Retrying, StepFinished, StepStarted
+from vcluster.events import Event, EventHandler, Log, MachineChanged, PlanMade, Retrying, StepFinished, StepStarted
 from vcluster.ledger import Ledger
-from vcluster.model import (
-    ClusterRef,
-    Health,
-    MachineRequest,
-    MachineState,
-    Network,
-    Observed,
-    Port,
-    PortRequest,
-    Role,
-    Slot,
-)
-from vcluster.plan import chosen_network, chosen_ports, own, plan
+from vcluster.model import ClusterRef, Health, Observed, PartKind, Role
+from vcluster.plan import plan
+from vcluster.plan_running import is_about_quota
+from vcluster.reconcile_acts import Acts, Renderer
+from vcluster.reconcile_look import Look, View, look_after, suffices
 from vcluster.stacks.base import Clock, Control
 from vcluster.turn import Turn
 
-__all__ = ["Outcome", "Reconciler", "Renderer"]
+__all__ = ["ClaimedError", "Outcome", "Reconciler", "Renderer"]
 
-Renderer = Callable[[Slot, Network, dict[str, Port]], str]
-"""Makes the user data of one machine, when every port is known."""
+_CREATES = (Verb.CREATE_NETWORK, Verb.CREATE_PART, Verb.CREATE_VOLUME, Verb.CREATE_PORTS, Verb.CREATE_MACHINE)
+_PROVED = (Health.READY, Health.BUSY, Health.DRAINED)
+_DRAIN_TRIES = 3
+
+
+class ClaimedError(VclusterError):
+    """The cluster was made with another secret than this run's, and its head is on: go on with that secret.
+
+    Args:
+        claim: the fingerprint that the secret has.
+        observed: the cluster, as it was seen.
+    """
+
+    def __init__(self, claim: str, observed: Observed) -> None:
+        super().__init__(
+            f"this cluster was made with another secret than the one on this computer (claim {claim})",
+            remedy="the head has it: it is fetched from there by SSH",
+        )
+        self.claim, self.observed = claim, observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +76,13 @@ class Reconciler:
     """Brings one cluster to a goal.
 
     Args:
-        control: asks the scheduler; None where the goal does not need it (stopped, absent).
+        control: asks the scheduler; None where there is no way to it, or the goal (absent) does not need it.
         render: makes user data; None where nothing will be created.
         image: gives the image's id when a machine is to be made, building it where needed.
         emit: takes every event; called from several threads.
         keep_console: called with a machine's name and its console before a failed machine goes.
         may_destroy: whether a person agreed to what destroys data; if not, the run ends before it.
-        host_key: the head's public SSH host key, which the cloud keeps for other computers.
+        host_key: the head's public SSH host key, which goes with its create call.
         pool: how many calls may be under way at once.
         poll: seconds between looks while others work.
     """
@@ -98,30 +106,43 @@ class Reconciler:
         poll: float = 2.0,
     ) -> None:
         self._cloud, self._ref, self._goal = cloud, ref, goal
-        self._control, self._render, self._image = control, render, image
         self._emit, self._clock, self._cancel = emit, clock, cancel
-        self._keep_console, self._pool_size, self._poll = keep_console, pool, poll
-        self._may_destroy, self._host_key = may_destroy, host_key
-        self._doubted: dict[str, float] = {}
+        self._pool_size, self._poll, self._may_destroy = pool, poll, may_destroy
         self._turn = Turn(cloud, ref, leaving=goal.power is Power.ABSENT)
-        self._by_uuid: Mapping[Verb, Callable[[ClusterRef, str], None]] = {
-            Verb.START: cloud.start_machine,
-            Verb.STOP: cloud.stop_machine,
-            Verb.REBOOT: cloud.reboot_machine,
-            Verb.SHELVE: cloud.shelve_machine,
-            Verb.UNSHELVE: cloud.unshelve_machine,
-            Verb.DELETE_MACHINE: cloud.delete_machine,
-            Verb.DELETE_NETWORK: cloud.delete_network,
-        }
         self._ledger = Ledger(clock.now)
+        self._view = View(
+            cloud,
+            ref,
+            self._ledger,
+            read=lambda call: retry.read(call, sleep=self._sleep, notify=self._notify("looking")),
+            whole=self._check_turn,
+            control=None if goal.power is Power.ABSENT else control,
+            clock=clock.now,
+        )
+        self._acts = Acts(
+            cloud,
+            ref,
+            goal,
+            self._ledger,
+            control=control,
+            render=render,
+            image=image,
+            host_key=host_key,
+            notify=lambda text: self._send(Log, level="info", message=text),
+            cancel=cancel,
+            keep_console=keep_console,
+        )
+        self._doubted: dict[str, float] = {}
+        self._spent: frozenset[str] = frozenset()
+        self._began = 0.0
         self._given_up: dict[str, CloudError] = {}
         self._failures: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._pictures: dict[str, tuple[str, str]] = {}
         self._last_plan: tuple[object, object] = ((), ())
-        self._deadline = float("inf")
+        self._deadline = self._quiet_since = float("inf")
         self._changed = self._running = False
-        self._quiet_since = float("inf")
+        self._next = Look.WHOLE
 
     def run(self, timeout: float) -> Outcome:
         """Work until the goal is reached.
@@ -134,28 +155,42 @@ class Reconciler:
             QuotaError: there is no room, and fewer machines than the minimum.
             DeadlineError: names what was waited for.
             CancelledError: the caller set ``cancel``.
+            ClaimedError: the cluster was made with another secret than the goal's claim; its head is on.
         """
         self._deadline = self._clock.now() + timeout
         self._running = True
         with ThreadPoolExecutor(self._pool_size, thread_name_prefix=f"vcluster-{self._ref.name}") as pool:
             while True:
                 self._check_cancelled()
-                observed = self.look()
-                current = self.plan(observed)
+                observed, current = self._consider()
                 self._tell(observed, current)
-                if current.empty and not current.hopeless:
+                if current.hopeless:
+                    self._clear_up(pool, current, observed)
+                    raise self._final_error(current)
+                if current.empty:
+                    if current.claimed:
+                        raise ClaimedError(current.claimed, observed)
                     if self._certain():
                         return Outcome(observed, self._changed, current.degraded)
                     self._wait(current)
                     continue
                 self._quiet_since = float("inf")
-                if current.hopeless:
-                    self._clear_up(pool, current, observed)
-                    raise self._final_error(current)
                 runnable = self._runnable(current)
-                self._apply(pool, runnable, observed)
+                if self._apply(pool, runnable, observed):
+                    self._next = look_after(runnable)
                 if not runnable:
                     self._wait(current)
+
+    def _consider(self) -> tuple[Observed, Plan]:
+        """Look as much as is needed for a plan that may be followed."""
+        how = Look.WHOLE if self._next is Look.MACHINES and self._view.stale else self._next
+        self._next = Look.WHOLE
+        observed = self._view.look(how)
+        current = self.plan(observed)
+        if not suffices(how, current):
+            observed = self._view.look(Look.WHOLE)
+            current = self.plan(observed)
+        return observed, current
 
     def _certain(self) -> bool:
         """Whether "nothing left" may be believed: what a killed run made just before may not be listed yet."""
@@ -167,28 +202,42 @@ class Reconciler:
     # Observe and plan ----------------------------------------------------------------------------------------
 
     def look(self) -> Observed:
-        """One picture of the cluster, with what this run did and the listing does not show yet."""
-        listed = retry.read(self._observe, sleep=self._sleep, notify=self._notify("looking"))
+        """One picture of all of the cluster."""
+        return self._view.look(Look.WHOLE)
+
+    def _check_turn(self, listed: Observed) -> None:
         if self._running:
             self._turn.check(listed)
-        observed = self._ledger.merge(listed)
-        head = observed.head
-        if self._control and self._goal.power is Power.RUNNING and head and head.state is MachineState.ACTIVE:
-            observed = observed.with_health(self._control.health(observed))
-        return observed
-
-    def _observe(self) -> Observed:
-        return own(self._cloud.observe(self._ref), self._ref)
 
     def plan(self, observed: Observed) -> Plan:
-        """What is left to do, given what this run has given up."""
-        now = self._cloud.now()
-        proved = (Health.READY, Health.BUSY, Health.DRAINED)
-        silent = [m.uuid for m in observed.machines if observed.health.get(m.name) not in proved]
+        """What is left to do, given what this run has given up and what it saw before."""
+        now = self._view.began
+        self._began = self._began or now
+        silent = [m.uuid for m in observed.machines if observed.health.get(m.name) not in _PROVED]
+        if observed.head is None:
+            silent += [port.uuid for port in observed.ports if port.tag == self._ref.tag(Role.HEAD)]
         self._doubted = {uuid: self._doubted.get(uuid, now) for uuid in silent}
-        given_up = MappingProxyType({name: error.message for name, error in self._given_up.items()})
-        goal = replace(self._goal, given_up=given_up, doubted=MappingProxyType(self._doubted))
+        self._spent |= {p.uuid for p in observed.parts if p.kind is PartKind.VOLUME and p.used_by}
+        self._give_up_for_quota(observed)
+        lag = self._cloud.listing_lag
+        goal = replace(
+            self._goal,
+            given_up=MappingProxyType(
+                {**self._goal.given_up, **{name: error.message for name, error in self._given_up.items()}}
+            ),
+            doubted=MappingProxyType(self._doubted),
+            spent=self._spent,
+            began=self._began,
+            claim_settle=self._goal.claim_settle + lag if lag else 0.0,
+        )
         return plan(goal, observed, self._ref, now)
+
+    def _give_up_for_quota(self, observed: Observed) -> None:
+        """Remember who has no quota: the machine in ERROR that says so will soon be gone."""
+        for machine in observed.machines:
+            lasting = machine.role is Role.HEAD and observed.notes.get(NOTE_READY)
+            if machine.name in self._goal.wanted and is_about_quota(machine) and not lasting:
+                self._given_up.setdefault(machine.name, QuotaError(machine.fault))
 
     def _tell(self, observed: Observed, current: Plan) -> None:
         for machine in observed.machines:
@@ -221,123 +270,76 @@ class Reconciler:
             if self._not_before.get(_key(action), 0.0) <= now and not self._ledger.settling(action)
         ]
 
-    def _apply(self, pool: ThreadPoolExecutor, actions: Sequence[Action], observed: Observed) -> None:
+    def _apply(self, pool: ThreadPoolExecutor, actions: Sequence[Action], observed: Observed) -> bool:
+        """Run actions at the same time; whether there were any, and all succeeded."""
         futures: dict[Future[None], Action] = {pool.submit(self._do, a, observed): a for a in actions}
+        well = bool(actions)
         try:
             for future in as_completed(futures):
-                self._record(futures[future], future.exception())
+                well = self._record(futures[future], future.exception()) and well
                 if self._cancel.is_set():
                     break
         finally:
             for future in futures:
                 future.cancel()
+        return well
 
-    def _record(self, action: Action, error: BaseException | None) -> None:
+    def _record(self, action: Action, error: BaseException | None) -> bool:
+        """Draw the consequences of how an action ended: the one place where an error's class decides."""
         key = _key(action)
         if error is None:
             self._changed = True
             self._failures.pop(key, None)
-            return
+            return True
         if isinstance(error, (TemporaryError, ConflictError)):
             count = self._failures[key] = self._failures.get(key, 0) + 1
-            if count < retry.MAX_ATTEMPTS:
-                wait = retry.delay(count, error)
-                if action.verb in (Verb.CREATE_NETWORK, Verb.CREATE_PORTS, Verb.CREATE_MACHINE):
-                    # It may have been done all the same: look only when a listing would show it.
-                    wait = max(wait, self._cloud.listing_lag)
-                self._not_before[key] = self._clock.now() + wait
-                self._notify(action.subject)(error, wait)
-                return
-        if isinstance(error, CloudError) and action.verb is Verb.CREATE_MACHINE:
+            if count < (_DRAIN_TRIES if self._resting(action) else retry.MAX_ATTEMPTS):
+                self._retry(action, error, count)
+                return False
+        if isinstance(error, CloudError) and action.verb in (Verb.CREATE_MACHINE, Verb.CREATE_VOLUME):
             self._given_up[action.names[0]] = error
-            return
+            return False
+        if isinstance(error, CloudError) and self._resting(action):
+            # Best effort: a scheduler that cannot be told does not keep a cluster from being stopped.
+            self._send(Log, level="warning", message=f"workers are not drained: {error.message}")
+            self._view.control = None
+            return False
         if isinstance(error, CloudError) and action.verb is Verb.START and key not in self._failures:
             # Once: the next look shows it in ERROR, and it is judged like any other machine in ERROR.
             self._failures[key] = retry.MAX_ATTEMPTS
-            return
+            return False
         raise error
+
+    def _resting(self, action: Action) -> bool:
+        return action.verb is Verb.DRAIN and self._goal.power is not Power.RUNNING
+
+    def _retry(self, action: Action, error: CloudError, count: int) -> None:
+        wait = retry.delay(count, error)
+        if action.verb in _CREATES:
+            # It may have been done all the same: look only when a listing would show it.
+            wait = max(wait, self._cloud.listing_lag)
+        self._not_before[_key(action)] = self._clock.now() + wait
+        self._notify(action.subject)(error, wait)
 
     def _do(self, action: Action, observed: Observed) -> None:
         self._check_cancelled()
         began = self._clock.now()
-        self._send(StepStarted, action=str(action.verb), subject=action.subject)
+        self._send(StepStarted, action=action.title, subject=action.subject)
         error = "interrupted"
         try:
-            self._carry_out(action, observed)
+            self._acts.carry_out(action, observed)
             error = ""
         except VclusterError as problem:
             error = problem.message
             raise
         finally:
             seconds = self._clock.now() - began
-            self._send(StepFinished, action=str(action.verb), subject=action.subject, error=error, seconds=seconds)
-
-    def _carry_out(self, action: Action, observed: Observed) -> None:
-        cloud, ref = self._cloud, self._ref
-        if action.failed and action.uuids:
-            self._save_console(action)
-        if action.notes:
-            cloud.annotate(ref, dict(action.notes))
-            self._ledger.noted(action.notes)
-        match action.verb:
-            case Verb.CREATE_NETWORK:
-                self._ledger.created_network(cloud.create_network(ref, ref.tag(Role.NETWORK)))
-            case Verb.CREATE_PORTS:
-                head, network = self._goal.slots[0].name, self._network(observed)
-                tags = {name: ref.tag(Role.HEAD if name == head else Role.WORKER) for name in action.names}
-                requests = [PortRequest(name, tag, network.uuid) for name, tag in tags.items()]
-                self._ledger.created_ports(cloud.create_ports(ref, requests))
-            case Verb.CREATE_MACHINE:
-                self._create_machine(action, observed)
-            case Verb.DRAIN:
-                self._scheduler().drain(action.names, action.why)
-            case Verb.RESUME:
-                self._scheduler().resume(action.names)
-            case Verb.DELETE_PORTS:
-                cloud.delete_ports(ref, action.uuids)
-            case verb if verb is not Verb.NOTE:
-                self._by_uuid[verb](ref, action.uuids[0])
-        self._ledger.did(action)
-
-    def _network(self, observed: Observed) -> Network:
-        network = chosen_network(observed)
-        if network is None:
-            raise TemporaryError("the cluster's network is gone")
-        return network
-
-    def _create_machine(self, action: Action, observed: Observed) -> None:
-        if action.slot is None or self._render is None:
-            raise PermanentError(f"{action.subject}: nothing says what to make")
-        slot, ports = action.slot, chosen_ports(observed)
-        user_data = self._render(slot, self._network(observed), ports)
-        request = MachineRequest(
-            name=slot.name,
-            tag=self._ref.tag(slot.role),
-            role=slot.role,
-            group=slot.group,
-            flavor=slot.flavor,
-            port=ports[slot.name],
-            image=self._image(),
-            user_data=user_data,
-            host_key=self._host_key if slot.role is Role.HEAD else "",
-        )
-        self._ledger.created_machine(self._cloud.create_machine(self._ref, request))
-
-    def _scheduler(self) -> Control:
-        if self._control is None:
-            raise PermanentError("this run has no way to the scheduler")
-        return self._control
-
-    def _save_console(self, action: Action) -> None:
-        if self._keep_console is None:
-            return
-        # The console is for a person; not having it must not stop the repair.
-        with suppress(CloudError, OSError):
-            self._keep_console(action.names[0], self._cloud.console(self._ref, action.uuids[0], 400))
+            self._send(StepFinished, action=action.title, subject=action.subject, error=error, seconds=seconds)
 
     # Wait and end --------------------------------------------------------------------------------------------
 
     def _wait(self, current: Plan) -> None:
+        self._next = Look.MACHINES if current.waiting and not current.actions and not current.unseen else Look.WHOLE
         now = self._clock.now()
         pending = [self._not_before.get(_key(action), 0.0) for action in current.first_wave()]
         until = min((t for t in pending if t > now), default=now + self._poll)
@@ -375,7 +377,9 @@ class Reconciler:
         return PermanentError(current.hopeless, remedy=remedy or self._remedy(current))
 
     def _remedy(self, current: Plan) -> str:
-        name, head = self._ref.name, self._goal.slots[0].name
+        name, head = self._ref.name, str(Role.HEAD)
+        if self._goal.power is not Power.RUNNING:
+            return f"`vcluster status {name}` shows how it is; `vcluster down {name}` removes it all"
         if head in current.lost and not any(head in action.names for action in current.actions):
             return f"`vcluster logs {name}` shows its console; `vcluster start {name}` tries again, its disk is kept"
         if head in current.lost:
@@ -390,7 +394,7 @@ class Reconciler:
 
 
 def _key(action: Action) -> str:
-    return f"{action.verb}/{'/'.join(action.uuids or action.names)}"
+    return f"{action.title}/{'/'.join(action.uuids or action.names)}"
 
 
 def _some(phrases: Sequence[str], most: int = 3) -> str:

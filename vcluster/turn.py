@@ -1,7 +1,8 @@
 """Whose turn it is when `down` and another command meet on one cluster: the one that was called last wins.
 
-`down` writes a word of its own on the cluster first. Whoever brings the cluster up takes that word away when he
-begins, and stops when he meets a new one; `down` stops when its word is gone.
+`down` writes ``down-…`` on the cluster first. Whoever brings the cluster up and meets such a word when he begins writes
+``up-…`` over it, and stops when he meets a new one later; `down` stops when it reads ``up-…``. That no word is there
+says nothing: a listing may lag, and a word goes with the resource that it was written on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from vcluster.model import ClusterRef, Observed
 
 __all__ = ["Turn"]
 
+DOWN, UP = "down-", "up-"
+
 
 class Turn:
     """One run's claim to go on.
@@ -25,48 +28,44 @@ class Turn:
 
     def __init__(self, cloud: Cloud, ref: ClusterRef, *, leaving: bool) -> None:
         self._cloud, self._ref, self._leaving = cloud, ref, leaving
-        self._word = secrets.token_hex(4) if leaving else ""
+        self._word = f"{DOWN if leaving else UP}{secrets.token_hex(4)}"
         self._ignored: str | None = None
-        self._began = False
-        self._heard = False
+        self._unsaid = leaving
         self._there = False
 
     def check(self, observed: Observed) -> None:
-        """Claim the cluster at the first look, and at each later one find out whether somebody else has.
+        """Say whose turn it is at the first look, and at each later one find out whether somebody else has.
 
         Args:
-            observed: the listing as it came: what only this run remembers must not hide that all is gone.
+            observed: a whole listing as it came: what only this run remembers must not hide that all is gone.
 
         Raises:
             CancelledError: another command was called on this cluster meanwhile.
         """
         word = observed.notes.get(NOTE_LEAVING, "")
-        if not self._began:
-            self._began = True
+        if self._ignored is None:
             self._ignored = word
-            if not observed.empty and word != self._word:
-                self._write(self._word)
-            self._there = not observed.empty
-            return
-        if self._leaving:
-            self._heard = self._heard or word == self._word
-            if self._heard and word != self._word and not observed.empty:
-                raise CancelledError(f"another command brings {self._ref.name} up again", remedy="run `down` again")
-            return
-        if word and word != self._ignored:
-            raise CancelledError(f"`vcluster down {self._ref.name}` was called meanwhile")
-        if self._there and observed.empty:
+            self._unsaid = self._leaving or word.startswith(DOWN)
+        elif word not in ("", self._word, self._ignored):
+            self._meet(word)
+        if self._unsaid and not observed.empty:
+            self._say()
+        if not self._leaving and self._there and observed.empty:
             raise CancelledError(f"{self._ref.name} was taken down meanwhile")
         self._there = not observed.empty
 
-    def _write(self, word: str) -> None:
+    def _meet(self, word: str) -> None:
+        """A word that was written after this run began."""
+        if self._leaving and word.startswith(UP):
+            raise CancelledError(f"another command brings {self._ref.name} up again", remedy="run `down` again")
+        if not self._leaving and word.startswith(DOWN):
+            raise CancelledError(f"`vcluster down {self._ref.name}` was called meanwhile")
+
+    def _say(self) -> None:
         try:
-            self._cloud.annotate(self._ref, {NOTE_LEAVING: word})
-        except ConflictError:
-            # The last resource went between the look and this word: nothing is left to claim.
-            return
+            self._cloud.annotate(self._ref, {NOTE_LEAVING: self._word})
         except TemporaryError:
-            self._began = False  # said again at the next look
-            return
-        # Where listings lag, the word counts as written only when it was read once.
-        self._heard = self._cloud.listing_lag == 0
+            return  # said again at the next look
+        except ConflictError:
+            pass  # the last resource went between the look and this word: nothing is left to claim
+        self._unsaid = False

@@ -117,6 +117,7 @@ class MemoryCloud(MemoryProject):
     def clusters(self) -> Sequence[ClusterSummary]:
         """Every cluster that has a resource."""
         with self.call("clusters"):
+            self.store.age(self.now())
             first: dict[str, float] = {}
             for cluster, created in self.store.cluster_of_all():
                 first[cluster] = min(created, first.get(cluster, FOREVER))

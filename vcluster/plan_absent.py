@@ -1,0 +1,56 @@
+"""Plans toward nothing: everything of the cluster goes, in the order in which a cloud lets it go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from vcluster.actions import Action, Goal, Plan, Verb, Wave
+from vcluster.model import MachineState, Network, Observed, Part, PartKind, Port, Role
+from vcluster.plan_parts import delete_part
+
+__all__ = ["free_networks", "free_ports", "plan_absent"]
+
+
+def plan_absent(goal: Goal, seen: Observed) -> Plan:
+    """Keep what shall be kept, then delete machines, and when they are gone all that stood around them."""
+    to_keep = [part for part in seen.parts if goal.keep_volumes and _is_home(part) and not part.kept]
+    gone = {part.uuid for part in to_keep} | {part.uuid for part in seen.parts if part.kept}
+    keeping = [_keep(to_keep)] if to_keep else []
+    deleting = [
+        Action(Verb.DELETE_MACHINE, Wave.REPAIR, (m.name,), (m.uuid,), destroys_data=True)
+        for m in seen.machines
+        if m.state is not MachineState.DELETING
+    ]
+    waiting = tuple(f"{m.name} to be gone" for m in seen.machines if m.state is MachineState.DELETING)
+    # A volume goes with its machine; those that are left go after.
+    users = {machine.uuid for machine in seen.machines}
+    parts = [delete_part(p) for p in seen.parts if p.uuid not in gone and p.used_by not in users]
+    at_once = [action for action in parts if action.wave <= Wave.REPAIR]
+    if waiting and not deleting:
+        return Plan((*keeping, *at_once), waiting)
+    later = [action for action in parts if action.wave > Wave.REPAIR]
+    own = [network for network in seen.networks if not network.foreign]
+    after = sorted([*free_ports(seen.ports), *later, *free_networks(own)], key=lambda action: action.wave)
+    return Plan((*keeping, *deleting, *at_once, *after), waiting)
+
+
+def _is_home(part: Part) -> bool:
+    """Whether it is the head's volume, which holds everybody's home."""
+    return part.kind is PartKind.VOLUME and part.name == Role.HEAD
+
+
+def _keep(volumes: Sequence[Part]) -> Action:
+    names, uuids = tuple(v.name for v in volumes), tuple(v.uuid for v in volumes)
+    return Action(Verb.KEEP_VOLUMES, Wave.KEEP, names, uuids, "asked for", kept=tuple(volumes))
+
+
+def free_ports(ports: Sequence[Port], why: str = "", wave: Wave = Wave.FREE_PORTS) -> Iterator[Action]:
+    """Delete ports in one call."""
+    if ports:
+        yield Action(Verb.DELETE_PORTS, wave, tuple(p.name for p in ports), tuple(p.uuid for p in ports), why)
+
+
+def free_networks(networks: Iterable[Network], why: str = "") -> Iterator[Action]:
+    """Delete networks of our own."""
+    for network in networks:
+        yield Action(Verb.DELETE_NETWORK, Wave.FREE_NETWORK, ("network",), (network.uuid,), why)

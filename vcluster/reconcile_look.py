@@ -1,0 +1,134 @@
+"""How the loop looks: at everything, at the machines alone, or not at all, where it knows what it made itself.
+
+A listing of everything is a handful of requests, one of the machines is one. So a wave of creations that succeeded is
+followed by the next without looking, and while machines boot only they are looked at, and everything now and then.
+Nothing is ever deleted, and no run ends, on anything but a look at everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import IntEnum
+
+from vcluster.actions import Action, Plan, Verb, Wave
+from vcluster.clouds.base import Cloud
+from vcluster.ledger import Ledger
+from vcluster.model import ClusterRef, Health, MachineState, Observed
+from vcluster.plan import own
+from vcluster.stacks.base import Control
+
+__all__ = ["Look", "View", "look_after", "suffices"]
+
+WHOLE_EVERY = 15.0
+"""Seconds after which a look at the machines alone is no longer enough."""
+
+_CREATIONS = frozenset(
+    {
+        Verb.CREATE_NETWORK,
+        Verb.CREATE_PART,
+        Verb.CREATE_VOLUME,
+        Verb.CREATE_PORTS,
+        Verb.CREATE_MACHINE,
+        Verb.NOTE,
+    }
+)
+_OF_MACHINES = frozenset(
+    {
+        Verb.CREATE_MACHINE,
+        Verb.START,
+        Verb.STOP,
+        Verb.REBOOT,
+        Verb.SHELVE,
+        Verb.UNSHELVE,
+        Verb.DRAIN,
+        Verb.RESUME,
+        Verb.DELETE_MACHINE,
+    }
+)
+
+
+class Look(IntEnum):
+    """How much is asked of the cloud; the greater includes the less."""
+
+    NONE = 0
+    MACHINES = 1
+    WHOLE = 2
+
+
+def look_after(actions: Iterable[Action]) -> Look:
+    """How to look after these actions, all of which succeeded."""
+    return max((_look_after(action) for action in actions), default=Look.WHOLE)
+
+
+def _look_after(action: Action) -> Look:
+    if action.verb in _OF_MACHINES:
+        return Look.MACHINES
+    known = action.verb in _CREATIONS and action.wave is not Wave.CLAIM
+    return Look.NONE if known and not action.destroys_data else Look.WHOLE
+
+
+def suffices(look: Look, plan: Plan) -> bool:
+    """Whether a plan may be followed that was made after such a look."""
+    if look is Look.WHOLE:
+        return True
+    if plan.hopeless or plan.claimed:
+        return False
+    if look is Look.MACHINES:
+        return bool(plan.waiting) and not plan.actions and not plan.unseen
+    first = plan.first_wave()
+    return bool(first) and all(action.verb in _CREATIONS and not action.destroys_data for action in first)
+
+
+class View:
+    """What one run sees of its cluster.
+
+    Args:
+        read: runs a call that changes nothing, and again while it fails for a passing reason.
+        whole: called with every look at everything, before what this run remembers is added.
+        control: asked for the machines' health, while the head is on; None: nobody is asked.
+        clock: the loop's, in seconds.
+    """
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        ref: ClusterRef,
+        ledger: Ledger,
+        *,
+        read: Callable[[Callable[[], Observed]], Observed],
+        whole: Callable[[Observed], None],
+        control: Control | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._cloud, self._ref, self._ledger = cloud, ref, ledger
+        self._read, self._whole, self._clock = read, whole, clock
+        self.control = control
+        self._listed = Observed()
+        self._health: Mapping[str, Health] = {}
+        self._whole_at = float("-inf")
+        self.began = 0.0
+
+    @property
+    def stale(self) -> bool:
+        """Whether everything was not looked at for long."""
+        return self._clock() - self._whole_at >= WHOLE_EVERY
+
+    def look(self, how: Look) -> Observed:
+        """One picture of the cluster, with what this run did and the listing does not show yet.
+
+        ``began`` says when the look began that it comes from, by the cloud's clock.
+        """
+        if how is not Look.NONE:
+            began = self._cloud.now()
+            since = None if how is Look.WHOLE else self._listed
+            self._listed = self._read(lambda: own(self._cloud.observe(self._ref, since), self._ref))
+            self.began = began
+        if how is Look.WHOLE:
+            self._whole_at = self._clock()
+            self._whole(self._listed)
+        observed = self._ledger.merge(self._listed)
+        if how is not Look.NONE:
+            head = observed.head
+            on = head is not None and head.state is MachineState.ACTIVE
+            self._health = self.control.health(observed) if self.control is not None and on else {}
+        return observed.with_health(self._health)
