@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytest_plugins = ["tests.lab.fixtures", "tests.lab.qemu.fixtures"]
+pytest_plugins = ["tests.lab.fixtures", "tests.lab.qemu.lab_qemu_fixtures"]
 
 
 def _short_folder() -> Path:

@@ -130,9 +130,11 @@ class Keeper:
         for child in children:
             child.wanted = True
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(_GRACE + 15.0)
         self._reader.join(10.0)
+        self._process.stdout.close()
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from openstack.exceptions import ResourceNotFound
 
-from tests.lab.qemu.fixtures import machine_processes
+from tests.lab.qemu.lab_qemu_fixtures import machine_processes
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
