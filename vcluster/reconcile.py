@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from vcluster import retry
@@ -20,7 +20,6 @@ from vcluster.errors import (
     CloudError,
     ConflictError,
     DeadlineError,
-    PermanentError,
     QuotaError,
     TemporaryError,
     VclusterError,
@@ -31,6 +30,7 @@ from vcluster.model import ClusterRef, Health, Observed, PartKind, Role
 from vcluster.plan import plan
 from vcluster.plan_running import is_about_quota
 from vcluster.reconcile_acts import Acts, Renderer
+from vcluster.reconcile_end import ClaimedError, Outcome, final_error, some
 from vcluster.reconcile_look import Look, View, look_after, suffices
 from vcluster.stacks.base import Clock, Control
 from vcluster.turn import Turn
@@ -40,36 +40,6 @@ __all__ = ["ClaimedError", "Outcome", "Reconciler", "Renderer"]
 _CREATES = (Verb.CREATE_NETWORK, Verb.CREATE_PART, Verb.CREATE_VOLUME, Verb.CREATE_PORTS, Verb.CREATE_MACHINE)
 _PROVED = (Health.READY, Health.BUSY, Health.DRAINED)
 _DRAIN_TRIES = 3
-
-
-class ClaimedError(VclusterError):
-    """The cluster was made with another secret than this run's, and its head is on: go on with that secret.
-
-    Args:
-        claim: the fingerprint that the secret has.
-        observed: the cluster, as it was seen.
-    """
-
-    def __init__(self, claim: str, observed: Observed) -> None:
-        super().__init__(
-            f"this cluster was made with another secret than the one on this computer (claim {claim})",
-            remedy="the head has it: it is fetched from there by SSH",
-        )
-        self.claim, self.observed = claim, observed
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run ended with.
-
-    Attributes:
-        changed: whether any action was carried out.
-        degraded: wanted workers that the cluster goes on without.
-    """
-
-    observed: Observed
-    changed: bool
-    degraded: tuple[str, ...]
 
 
 class Reconciler:
@@ -144,11 +114,12 @@ class Reconciler:
         self._changed = self._running = False
         self._next = Look.WHOLE
 
-    def run(self, timeout: float) -> Outcome:
+    def run(self, timeout: float, first: tuple[Observed, float] | None = None) -> Outcome:
         """Work until the goal is reached.
 
         Args:
             timeout: seconds until :class:`DeadlineError`.
+            first: a look at everything that the caller has just taken, and when it began by the cloud's clock.
 
         Raises:
             PermanentError: the goal cannot be reached; machines that failed for good are gone, consoles kept.
@@ -159,6 +130,9 @@ class Reconciler:
         """
         self._deadline = self._clock.now() + timeout
         self._running = True
+        if first is not None:
+            self._view.take(*first)
+            self._next = Look.TAKEN
         with ThreadPoolExecutor(self._pool_size, thread_name_prefix=f"vcluster-{self._ref.name}") as pool:
             while True:
                 self._check_cancelled()
@@ -166,7 +140,7 @@ class Reconciler:
                 self._tell(observed, current)
                 if current.hopeless:
                     self._clear_up(pool, current, observed)
-                    raise self._final_error(current)
+                    raise final_error(current, self._goal, self._ref.name, self._given_up.values())
                 if current.empty:
                     if current.claimed:
                         raise ClaimedError(current.claimed, observed)
@@ -261,7 +235,7 @@ class Reconciler:
         wave = current.first_wave()
         if not self._may_destroy and self._goal.power is Power.RUNNING and any(a.destroys_data for a in wave):
             raise CancelledError(
-                f"not agreed to: {_some([str(a) for a in wave if a.destroys_data])}",
+                f"not agreed to: {some([str(a) for a in wave if a.destroys_data])}",
                 remedy="run the same command again: it shows what would be deleted, and asks",
             )
         return [
@@ -347,7 +321,7 @@ class Reconciler:
             self._sleep(max(0.05, min(until - now, self._poll)))
         except DeadlineError:
             raise DeadlineError(
-                f"time is up while waiting for {_some(current.waiting) or _some([str(a) for a in current.actions])}",
+                f"time is up while waiting for {some(current.waiting) or some([str(a) for a in current.actions])}",
                 remedy="run the same command again: it goes on from here",
             ) from None
 
@@ -369,23 +343,6 @@ class Reconciler:
         notes = [a for a in current.first_wave() if a.verb is Verb.NOTE and not a.destroys_data]
         self._apply(pool, [*notes, *failed], observed)
 
-    def _final_error(self, current: Plan) -> CloudError:
-        if any(isinstance(error, QuotaError) for error in self._given_up.values()):
-            quota = next(error for error in self._given_up.values() if isinstance(error, QuotaError))
-            return QuotaError(f"{current.hopeless}", remedy=quota.remedy or "ask for less, or free some room")
-        remedy = next((error.remedy for error in self._given_up.values() if error.remedy), "")
-        return PermanentError(current.hopeless, remedy=remedy or self._remedy(current))
-
-    def _remedy(self, current: Plan) -> str:
-        name, head = self._ref.name, str(Role.HEAD)
-        if self._goal.power is not Power.RUNNING:
-            return f"`vcluster status {name}` shows how it is; `vcluster down {name}` removes it all"
-        if head in current.lost and not any(head in action.names for action in current.actions):
-            return f"`vcluster logs {name}` shows its console; `vcluster start {name}` tries again, its disk is kept"
-        if head in current.lost:
-            return f"mend the cause, then `vcluster down {name}` and `vcluster up` again"
-        return f"mend the cause, then `vcluster replace {name} {min(current.lost, default='MACHINE')}` tries anew"
-
     def _notify(self, subject: str) -> Callable[[BaseException, float], None]:
         return lambda error, wait: self._send(Retrying, subject=subject, error=str(error), delay=wait)
 
@@ -395,8 +352,3 @@ class Reconciler:
 
 def _key(action: Action) -> str:
     return f"{action.title}/{'/'.join(action.uuids or action.names)}"
-
-
-def _some(phrases: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(phrases) - most} more" if len(phrases) > most else ""
-    return "; ".join(phrases[:most]) + more

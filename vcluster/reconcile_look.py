@@ -48,11 +48,12 @@ _OF_MACHINES = frozenset(
 
 
 class Look(IntEnum):
-    """How much is asked of the cloud; the greater includes the less."""
+    """How much is asked of the cloud; the greater includes the less. TAKEN: the caller has just looked wholly."""
 
     NONE = 0
     MACHINES = 1
     WHOLE = 2
+    TAKEN = 3
 
 
 def look_after(actions: Iterable[Action]) -> Look:
@@ -69,7 +70,7 @@ def _look_after(action: Action) -> Look:
 
 def suffices(look: Look, plan: Plan) -> bool:
     """Whether a plan may be followed that was made after such a look."""
-    if look is Look.WHOLE:
+    if look >= Look.WHOLE:
         return True
     if plan.hopeless or plan.claimed:
         return False
@@ -113,17 +114,21 @@ class View:
         """Whether everything was not looked at for long."""
         return self._clock() - self._whole_at >= WHOLE_EVERY
 
+    def take(self, observed: Observed, began: float) -> None:
+        """Take somebody else's look at everything as one's own first."""
+        self._listed, self.began = own(observed, self._ref), began
+
     def look(self, how: Look) -> Observed:
         """One picture of the cluster, with what this run did and the listing does not show yet.
 
         ``began`` says when the look began that it comes from, by the cloud's clock.
         """
-        if how is not Look.NONE:
+        if how in (Look.MACHINES, Look.WHOLE):
             began = self._cloud.now()
             since = None if how is Look.WHOLE else self._listed
             self._listed = self._read(lambda: own(self._cloud.observe(self._ref, since), self._ref))
             self.began = began
-        if how is Look.WHOLE:
+        if how >= Look.WHOLE:
             self._whole_at = self._clock()
             self._whole(self._listed)
         observed = self._ledger.merge(self._listed)
