@@ -5,8 +5,9 @@ Configure Nova with ``compute_driver = lab_qemu.QemuDriver`` and this folder in 
 the folder of ``lab_nova`` and the repository (for ``vcluster``). Environment:
 
 - ``LAB_QEMU_DIR``: where machines, boot volumes and networks lie. A path of at most 60 bytes: sockets lie in it.
-- ``LAB_IMAGE``: a folder of the local cloud's image cache (``disk.qcow2``, ``kernel``, ``initrd``). Every image in
-  Glance stands for it, so that nobody uploads a gigabyte; only a snapshot made by this driver is really read.
+- ``LAB_IMAGE``: a folder of the local cloud's image cache (``disk.qcow2``, ``kernel``, ``initrd``), default the newest.
+  Every image in Glance stands for it, so that nobody uploads a gigabyte; only a snapshot of this driver's is really
+  read.
 - ``LAB_FIP_PORTS``: the TCP ports of a floating IP, default ``22,80,443,6443``.
 - ``VCLUSTER_CACHE``: where it is remembered whether this host has an accelerator that works.
 
@@ -47,6 +48,7 @@ from nova.virt import event as virtevent
 from oslo_log import log as logging
 
 from vcluster.clouds.local.accel import Accel, accelerator, qemu_binary
+from vcluster.clouds.local.image import list_images
 from vcluster.errors import VclusterError
 from vcluster.places import cache_root
 
@@ -66,7 +68,7 @@ class _Host:
 
     def __init__(self) -> None:
         self.root = Path(os.environ["LAB_QEMU_DIR"]).absolute()
-        self.image = Image(Path(os.environ["LAB_IMAGE"]).absolute())
+        self.image = Image(_image_folder())
         self.ports = [int(port) for port in os.environ.get("LAB_FIP_PORTS", "22,80,443,6443").split(",")]
         self.root.mkdir(parents=True, mode=0o700, exist_ok=True)
         self.machines: dict[str, tuple[QemuDriver, Machine]] = {}
@@ -103,7 +105,9 @@ class _Host:
     def _segment(self, vif: Any) -> Segment:
         network = vif["network"]
         if network["id"] not in self.segments:
-            subnet = next(subnet for subnet in network["subnets"] if subnet["version"] == 4)
+            subnet = next((subnet for subnet in network["subnets"] if subnet["version"] == 4), None)
+            if subnet is None:
+                raise RuntimeError(f"network {network['id']} has no subnet of IPv4")
             self.segments[network["id"]] = Segment(
                 self.keeper,
                 self.root / "net" / network["id"][:8],
@@ -162,6 +166,15 @@ class _Host:
                 wanted.setdefault(network, {})[floating] = fixed
         for network, segment in segments.items():
             segment.forward(wanted[network])
+
+
+def _image_folder() -> Path:
+    if given := os.environ.get("LAB_IMAGE"):
+        return Path(given).absolute()
+    images = list_images(cache_root())
+    if not images:
+        raise RuntimeError("there is no image for machines: run `vcluster image build`, or set LAB_IMAGE")
+    return images[-1].disk.parent
 
 
 def _floating(network_info: Any) -> Iterator[tuple[str, str, str]]:

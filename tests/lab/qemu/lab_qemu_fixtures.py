@@ -26,7 +26,7 @@ def baked_image() -> Path:
     done = subprocess.run(
         [vcluster, "image", "build", "--json"], stdout=subprocess.PIPE, text=True, check=True, stdin=subprocess.DEVNULL
     )
-    return cache_root() / "images" / json.loads(done.stdout.splitlines()[-1])["id"]
+    return cache_root() / "images" / str(json.loads(done.stdout.splitlines()[-1])["id"])
 
 
 def machine_processes(root: Path) -> dict[int, str]:

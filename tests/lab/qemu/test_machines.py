@@ -240,6 +240,29 @@ def test_floating_ip_goes_when_it_is_given_back(pair: Pair) -> None:
     assert pair.ssh("hostname") == "pair-head"
 
 
+def test_boot_volume_is_the_disk_and_goes_with_its_server(pair: Pair) -> None:
+    image = pair.cloud.image.find_image("debian-12", ignore_missing=False)
+    disk = {"boot_index": 0, "source_type": "image", "destination_type": "volume", "uuid": image.id, "volume_size": 7}
+    server = pair.cloud.compute.create_server(
+        name="pair-volume",
+        flavor_id=pair.cloud.compute.find_flavor("lab.worker", ignore_missing=False).id,
+        networks=[{"uuid": pair.network}],
+        block_device_mapping=[disk | {"delete_on_termination": True}],
+    ).id
+    pair.servers["pair-volume"] = server
+    pair.wait("pair-volume", "ACTIVE")
+    (volume,) = pair.cloud.compute.get_server(server).attached_volumes
+    file = pair.lab.root / "qemu/volumes" / f"{volume['id']}.qcow2"
+    assert (pair.lab.root / "qemu/vm" / server[:8] / "disk.qcow2").resolve() == file
+    size = subprocess.run(["qemu-img", "info", "-U", file], capture_output=True, text=True, check=True).stdout
+    assert "virtual size: 7 GiB" in size
+    assert pair.qemu("pair-volume")
+    pair.cloud.compute.delete_server(server)
+    until(lambda: _gone(pair, server), "end of the server", 2 * MINUTE)
+    del pair.servers["pair-volume"]
+    assert not file.exists()
+
+
 def test_deleted_machines_leave_nothing(pair: Pair) -> None:
     root = pair.lab.root / "qemu"
     head = root / "vm" / pair.servers["pair-head"][:8]
