@@ -8,18 +8,20 @@ from dataclasses import dataclass, field, replace
 from vcluster.actions import Goal, Power
 from vcluster.clouds.memory import FLAVORS, MemoryCloud
 from vcluster.events import Event
-from vcluster.model import Role, Slot
+from vcluster.model import ClusterRef, Observed, PartKind, PartRequest, Role, Slot, Wishes
 from vcluster.reconcile import Outcome, Reconciler
 
 
-def slots(workers: int) -> tuple[Slot, ...]:
+def slots(workers: int, root_disk: int = 0) -> tuple[Slot, ...]:
     small = FLAVORS[0]
-    head = Slot("head", Role.HEAD, "head", small)
-    return (head, *(Slot(f"cpu-{n}", Role.WORKER, "cpu", small) for n in range(1, workers + 1)))
+    head = Slot("head", Role.HEAD, "head", small, root_disk)
+    return (head, *(Slot(f"cpu-{n}", Role.WORKER, "cpu", small, root_disk) for n in range(1, workers + 1)))
 
 
-def running(workers: int, *, most: int | None = None, minimum: int | None = None, **more: object) -> Goal:
-    places = slots(most if most is not None else workers)
+def running(
+    workers: int, *, most: int | None = None, minimum: int | None = None, root_disk: int = 0, **more: object
+) -> Goal:
+    places = slots(most if most is not None else workers, root_disk)
     wanted = frozenset(slot.name for slot in places[: workers + 1])
     goal = Goal(
         Power.RUNNING,
@@ -34,6 +36,27 @@ def running(workers: int, *, most: int | None = None, minimum: int | None = None
 
 ABSENT = Goal(Power.ABSENT)
 STOPPED = Goal(Power.STOPPED)
+SHELVED = Goal(Power.SHELVED)
+
+
+def standing_parts(ref: ClusterRef) -> tuple[PartRequest, ...]:
+    """What a cluster on a network of its own needs."""
+    return MemoryCloud(parts=True).layout(ref, Wishes(), Observed()).parts
+
+
+def whole(cloud: MemoryCloud, workers: int, *, name: str = "demo", claim: str = "c1", **more: object) -> Goal:
+    """A running cluster with all that this cloud wants around it, and volumes to boot from."""
+    ref = cloud.ref(name)
+    layout = cloud.layout(ref, Wishes(), cloud.observe(ref))
+    more = {"root_disk": 20, "network": layout.network, "parts": layout.parts, "claim": claim, **more}
+    return running(workers, **more)  # type: ignore[arg-type]
+
+
+def volumes(cloud: MemoryCloud, name: str = "demo") -> dict[str, str]:
+    """Volume name to the name of the machine that boots from it."""
+    observed = cloud.observe(cloud.ref(name))
+    machines = {machine.uuid: machine.name for machine in observed.machines}
+    return {p.name: machines.get(p.used_by, "") for p in observed.parts if p.kind is PartKind.VOLUME}
 
 
 @dataclass

@@ -121,6 +121,8 @@ class Around:
                 ready = request.kind is not PartKind.SECURITY_GROUP
                 part = Part(self._store.uuid(), request.tag, request.kind, request.name, ready)
                 listed = self._keep(ref, part, link)
+                if request.kind is PartKind.GATEWAY:
+                    listed.subnet = self._uuid_of(observed, PartKind.SUBNET, "subnet")
             if ready:
                 return self.picture(listed)
         with self._cloud.call("complete_part", f"{request.kind} {request.name}"):
@@ -152,7 +154,10 @@ class Around:
                 network = chosen_network(observed)
                 return self._there(network.uuid if network else "", self._store.networks, "network")
             case PartKind.GATEWAY:
-                self._there(self._uuid_of(observed, PartKind.SUBNET, "subnet"), self._store.parts, "subnet")
+                subnet = self._uuid_of(observed, PartKind.SUBNET, "subnet")
+                self._there(subnet, self._store.parts, "subnet")
+                if any(listed.subnet == subnet for listed in self._store.parts.values()):
+                    raise ConflictError("the subnet has a gateway")
                 return self._there(self._uuid_of(observed, PartKind.ROUTER, "router"), self._store.parts, "router")
             case PartKind.FLOATING_IP:
                 head = next((p for p in chosen_ports(observed).values() if p.tag.endswith(f"/{Role.HEAD}")), None)
@@ -239,15 +244,16 @@ class Around:
         part, parts = listed.thing, self._store.parts.values()
         match part.kind:
             case PartKind.SUBNET:
-                gateway = any(p.thing.kind is PartKind.GATEWAY and p.cluster == listed.cluster for p in parts)
+                gateway = any(p.thing.kind is PartKind.GATEWAY and p.subnet == part.uuid for p in parts)
                 return next(
                     (p.thing.uuid for p in self._store.ports.values() if p.thing.network == listed.link), ""
                 ) or ("a router" if gateway else "")
             case PartKind.ROUTER:
                 return "a subnet" if any(p.link == part.uuid for p in parts) else ""
             case PartKind.GATEWAY:
-                bound = (p for p in parts if p.thing.kind is PartKind.FLOATING_IP and p.cluster == listed.cluster)
-                return next((p.thing.uuid for p in bound if p.link in self._store.ports), "")
+                subnet = self._store.parts.get(listed.subnet)
+                near = {u for u, p in self._store.ports.items() if subnet and p.thing.network == subnet.link}
+                return next((p.link for p in parts if p.thing.kind is PartKind.FLOATING_IP and p.link in near), "")
             case PartKind.SECURITY_GROUP | PartKind.VOLUME:
                 return self.picture(listed).used_by
             case _:

@@ -74,6 +74,7 @@ class Listed(Generic[T]):
 
     Attributes:
         link: uuid of what a part hangs on: a subnet's network, a gateway's router, a floating IP's port.
+        subnet: uuid of a gateway's subnet.
         ready_at: when a part is complete, if nothing else makes it so.
     """
 
@@ -81,6 +82,7 @@ class Listed(Generic[T]):
     cluster: str
     seen_from: float
     link: str = ""
+    subnet: str = ""
     ready_at: float = 0.0
 
 
@@ -109,7 +111,7 @@ class Store:
     def uuid(self) -> str:
         """A new one; the same in each run of a test."""
         self.serial += 1
-        return str(uuids.UUID(int=self.serial, version=4))
+        return str(uuids.UUID(int=self.serial << 96, version=4))
 
     def age(self, now: float) -> None:
         """Let go what is gone by now: a machine takes its volume along, unless that is kept."""
