@@ -139,6 +139,9 @@ def from_exception(error: Exception, *, doing: str) -> CloudError:  # noqa: PLR0
     if isinstance(error, ks.HttpError):
         # Keystone's own answer, to the request for a token that goes before ours.
         body = error.response.text if error.response is not None else str(error)
+        if error.http_status in (401, 403, 404):  # 404: an application credential that was deleted
+            said = words(body)
+            return PermanentError(f"{doing}: the cloud does not accept the credential: {said}", remedy=_LOGIN_AGAIN)
         return from_answer(error.http_status or 500, body, doing=f"{doing}: asking for a token", reading=True)
     if isinstance(error, ks.SSLError):
         return PermanentError(
