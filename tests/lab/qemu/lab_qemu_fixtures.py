@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,20 +11,9 @@ import psutil
 import pytest
 
 if TYPE_CHECKING:
-    from tests.lab.lab import Lab
+    from tests.lab.lab import LabClient
 
-__all__ = ["baked_image", "machine_processes", "qemu_lab"]
-
-
-def baked_image() -> Path:
-    """The folder of the image that machines of the local cloud start from, built if it is not there yet."""
-    from vcluster.places import cache_root
-
-    vcluster = Path(sys.executable).with_name("vcluster")
-    done = subprocess.run(
-        [vcluster, "image", "build", "--json"], stdout=subprocess.PIPE, text=True, check=True, stdin=subprocess.DEVNULL
-    )
-    return cache_root() / "images" / str(json.loads(done.stdout.splitlines()[-1])["id"])
+__all__ = ["machine_processes", "qemu_lab"]
 
 
 def machine_processes(root: Path) -> dict[int, str]:
@@ -40,12 +27,21 @@ def machine_processes(root: Path) -> dict[int, str]:
 
 
 @pytest.fixture(scope="session")
-def qemu_lab(vm_home: Path) -> Iterator[Lab]:
-    """A lab whose servers are machines. Whatever of them is left when the lab has ended fails the session."""
-    from tests.lab.lab import Lab, remove_stale_folders
+def qemu_lab(vm_home: Path) -> Iterator[LabClient]:
+    """A lab whose servers are machines, or the one that ``VCLUSTER_QEMU_LAB`` names by its folder.
 
+    Whatever of the machines is left when the lab has ended fails the session.
+    """
+    from tests.lab.lab import Lab, LabClient, remove_stale_folders
+    from tests.lab.qemu.image import baked_image
+
+    if given := os.environ.get("VCLUSTER_QEMU_LAB"):
+        running = LabClient.attach(Path(given))
+        yield running
+        running.close()
+        return
     remove_stale_folders()
-    with Lab(machines="qemu", extra_env={"LAB_IMAGE": str(baked_image())}) as mine:
+    with Lab(machines="qemu", extra_env=baked_image()) as mine:
         yield mine
         mine.check()
         before = machine_processes(mine.root)
