@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,21 @@ if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
 
 __all__ = ["BringUp"]
+
+FRESH = 5.0
+"""Seconds for which a look may stand for the first one of a run; then a person took their time to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What was asked of :meth:`BringUp._up`; ``end`` is its deadline by the run's clock."""
+
+    spec: ClusterSpec
+    end: float
+    confirm: Confirm | None
+    cancel: threading.Event | None
+    keep_failed: bool
+    replace_uuids: frozenset[str]
 
 
 class BringUp(Runner):
@@ -198,44 +213,52 @@ class BringUp(Runner):
         cancel: threading.Event | None,
         *,
         keep_on_failure: bool = False,
-        observed: Observed | None = None,
         replace_uuids: frozenset[str] = frozenset(),
     ) -> Result:
-        """Make it so.
-
-        Args:
-            observed: the cluster as seen a moment ago; None looks now.
-        """
-        clock = self._clock()
-        end = clock.now() + (timeout or self.cloud.boot_timeout * 4)
-        observed = observed or self._observe()
-        self._refuse_expired(observed)
-        if observed.head is not None:
-            self.adopt(observed, end - clock.now(), cancel, boot=True)
+        end = self._clock().now() + (timeout or self.cloud.boot_timeout * 4)
+        order = _Order(spec, end, confirm, cancel, keep_on_failure, replace_uuids)
         while True:
-            check_changes(spec, observed, self.folder)
-            goal = self._goal(spec, observed, replace_uuids=replace_uuids, keep_failed=keep_on_failure)
-            image = image_of(spec, self.cloud, self._log, cancel)
-            goal = self._within_quota(goal, observed)
-            agreed = self._ask(goal, observed, confirm)
-            if _missing(goal, observed):
-                goal = replace(goal, slots=images_of(spec, self.cloud, goal.slots, self._log, cancel))
-                image()
-                if cancel is not None and cancel.is_set():
-                    raise CancelledError("interrupted before anything was made")
-            self._write(spec, observed)
-            goal = replace(goal, claim=self.folder.keyring().claim)
-            render = renderer_of(spec, goal.slots, self.ref, self.folder, self.cloud)
-            left = max(1.0, end - clock.now())
             try:
-                return self._run(goal, left, cancel, image=image, render=render, may_destroy=agreed)
+                return self._attempt(order)
             except ClaimedError as error:
-                # Another run made the cluster meanwhile: it goes on with that one's secret, if the spec is the same.
-                self._log(f"{self.name} was claimed by another run: its head has the keys")
-                if end <= clock.now():
+                # Another run made the cluster meanwhile: go on with that one's secret, if it has the same spec.
+                left = end - self._clock().now()
+                if left <= 0:
                     raise DeadlineError(f"time is up: {error.message}", remedy=error.remedy) from error
-                self.adopt(error.observed, end - clock.now(), cancel, boot=True)
-                observed = self._observe()
+                self._log(f"another run brings {self.name} up: its head has the keys")
+                self.adopt(error.observed, left, cancel, boot=True)
+
+    def _attempt(self, order: _Order) -> Result:
+        spec, clock, cancel = order.spec, self._clock(), order.cancel
+        looked, began = clock.now(), self.cloud.now()
+        observed = self._observe()
+        self._refuse_expired(observed)
+        if observed.head is not None and not self._keys_fit(observed):
+            self.adopt(observed, order.end - clock.now(), cancel, boot=True)
+            looked, began = clock.now(), self.cloud.now()
+            observed = self._observe()
+        check_changes(spec, observed, self.folder)
+        goal = self._goal(spec, observed, replace_uuids=order.replace_uuids, keep_failed=order.keep_failed)
+        image = image_of(spec, self.cloud, self._log, cancel)
+        goal = self._within_quota(goal, observed)
+        agreed = self._ask(goal, observed, order.confirm)
+        if _missing(goal, observed):
+            goal = replace(goal, slots=images_of(spec, self.cloud, goal.slots, self._log, cancel))
+            image()
+            if cancel is not None and cancel.is_set():
+                raise CancelledError("interrupted before anything was made")
+        changed = self._write(spec, observed)
+        goal = replace(goal, claim=self.folder.keyring().claim)
+        fresh = not changed and clock.now() - looked < FRESH
+        return self._run(
+            goal,
+            max(1.0, order.end - clock.now()),
+            cancel,
+            image=image,
+            render=renderer_of(spec, goal.slots, self.ref, self.folder, self.cloud),
+            may_destroy=agreed,
+            first=(observed, began) if fresh else None,
+        )
 
     def _refuse_expired(self, observed: Observed) -> None:
         expiry = expiry_of(observed.notes)
@@ -249,8 +272,12 @@ class BringUp(Runner):
             )
         self._log(f"{self.name} has expired: `vcluster reap` will shelve it", level="warning")
 
-    def _write(self, spec: ClusterSpec, observed: Observed) -> None:
-        """Put what the spec says where later runs look: into the folder, on the cluster, on its head."""
+    def _write(self, spec: ClusterSpec, observed: Observed) -> bool:
+        """Put what the spec says where later runs look: into the folder, on the cluster, on its head.
+
+        Returns:
+            Whether anything of the cluster is not any more as it was observed.
+        """
         text = spec.to_yaml()
         self.folder.write_spec(text)
         said = lifetime_notes(spec, observed.notes, self.cloud.now())
@@ -258,11 +285,12 @@ class BringUp(Runner):
             self.cloud.annotate(self.ref, changed)
         head = observed.head
         if head is None or observed.notes.get(NOTE_SPEC, spec.digest) == spec.digest:
-            return  # a new head has it from its first boot on
+            return bool(changed)  # a new head has it from its first boot on
         try:
             self._keep_spec(text)
         except (CloudError, UsageError) as error:
             self._log(f"the head has not the new spec: {error.message}", level="warning")
+        return bool(changed)
 
 
 def _missing(goal: Goal, observed: Observed) -> list[Slot]:

@@ -161,6 +161,6 @@ class Lifecycle(BringUp):
             raise UsageError(f"{self.name} has no volume to keep", remedy="its machines boot from their flavors' disks")
         self._ask(goal, observed, confirm)
         result = self._run(goal, timeout or DOWN_TIMEOUT, cancel)
-        if self._observe().empty:
+        if result.status.state == "absent":
             self.folder.remove()
         return result

@@ -107,6 +107,7 @@ class Runner(Access):
         image: Callable[[], str] = str,
         render: Renderer | None = None,
         may_destroy: bool = True,
+        first: tuple[Observed, float] | None = None,
     ) -> Result:
         began = time.monotonic()
         self._kept = []
@@ -120,7 +121,7 @@ class Runner(Access):
                 render=render,
                 may_destroy=may_destroy,
             )
-            outcome: Outcome = loop.run(timeout)
+            outcome: Outcome = loop.run(timeout, first)
         except CloudError as error:
             raise explained(error, self._kept) from error
         finally:
