@@ -59,13 +59,14 @@ def chosen_part(observed: Observed, kind: PartKind, name: str) -> Part | None:
 def chosen_parts(observed: Observed) -> dict[PartKey, Part]:
     """The standing part that counts for each kind and name; volumes, which come and go with machines, are left out.
 
-    A subnet of another network never counts. First comes what the head's port or the network hold, then what is in
-    use at all, then what is without fault, then what is ready, then what is oldest.
+    A subnet or gateway on another network never counts. First comes what the head's port or the network hold, then what
+    is in use at all, then what is without fault, then what is ready, then what is oldest.
     """
     ranked = _by_rank(observed)
     network = _network_of(ranked) or _network_uuid(observed)
     head = next((port.uuid for port in ranked if _is_head(port)), "")
-    legs = {part.used_by for part in observed.parts if part.kind is PartKind.GATEWAY}
+    gateways = [part for part in observed.parts if part.kind is PartKind.GATEWAY]
+    legs = {part.used_by for part in gateways if not network or part.network in ("", network)}
 
     def rank(part: Part) -> tuple[bool, bool, bool, bool, float, str]:
         near = part.used_by in (head, network) if part.used_by else part.uuid in legs
@@ -73,8 +74,7 @@ def chosen_parts(observed: Observed) -> dict[PartKey, Part]:
 
     chosen: dict[PartKey, Part] = {}
     for part in sorted((p for p in observed.parts if p.kind is not PartKind.VOLUME), key=rank):
-        elsewhere = part.kind is PartKind.SUBNET and network and part.used_by not in ("", network)
-        if not elsewhere:
+        if not network or part.network in ("", network):
             chosen.setdefault((part.kind, part.name), part)
     return chosen
 

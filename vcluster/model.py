@@ -223,6 +223,7 @@ class Part:
             router, a subnet's network, a port in a security group (the head's where that is in it).
         created: seconds since the epoch, by the cloud's clock.
         kept: a person asked for it to stay when its cluster went.
+        network: uuid of the network that a subnet or a gateway is on, else an empty string.
     """
 
     uuid: str
@@ -234,6 +235,7 @@ class Part:
     used_by: str = ""
     created: float = 0.0
     kept: bool = False
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True)

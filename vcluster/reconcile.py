@@ -40,6 +40,8 @@ __all__ = ["ClaimedError", "Outcome", "Reconciler", "Renderer"]
 _CREATES = (Verb.CREATE_NETWORK, Verb.CREATE_PART, Verb.CREATE_VOLUME, Verb.CREATE_PORTS, Verb.CREATE_MACHINE)
 _PROVED = (Health.READY, Health.BUSY, Health.DRAINED)
 _DRAIN_TRIES = 3
+_CLAIM_IS_SURE = 30.0
+"""Seconds after a look that showed our claim in which nobody can have taken it for abandoned: see plan_claim."""
 
 
 class Reconciler:
@@ -301,6 +303,7 @@ class Reconciler:
         self._send(StepStarted, action=action.title, subject=action.subject)
         error = "interrupted"
         try:
+            self._check_claim(action, observed)
             self._acts.carry_out(action, observed)
             error = ""
         except VclusterError as problem:
@@ -309,6 +312,12 @@ class Reconciler:
         finally:
             seconds = self._clock.now() - began
             self._send(StepFinished, action=action.title, subject=action.subject, error=error, seconds=seconds)
+
+    def _check_claim(self, action: Action, observed: Observed) -> None:
+        """A process that slept in the meantime (a closed laptop) must not make machines with a secret that lost."""
+        at_risk = action.verb is Verb.CREATE_MACHINE and self._goal.claim and observed.head is None
+        if at_risk and self._cloud.now() - self._view.began > _CLAIM_IS_SURE:
+            raise TemporaryError("the last look is too old: another run may have claimed the cluster since")
 
     # Wait and end --------------------------------------------------------------------------------------------
 

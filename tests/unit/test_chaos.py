@@ -7,7 +7,7 @@ import random
 from collections import Counter
 
 import pytest
-from engine import ABSENT, Run, running
+from engine import ABSENT, Run, running, standing_parts
 
 from vcluster.clouds.memory import Fault, FaultScript, MemoryCloud, Trouble
 from vcluster.errors import CloudError, PermanentError, QuotaError
@@ -38,6 +38,19 @@ def test_temporary_faults_alone_always_converge(seed: int) -> None:
     assert set(names.values()) == {1}
     assert set(outcome.observed.health.values()) == {Health.READY}
     assert outcome.degraded == ()
+    clean(cloud)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_cluster_with_all_that_an_openstack_wants_converges_too(seed: int) -> None:
+    cloud = MemoryCloud(faults=weather(seed), lag=seed % 5, parts=True)
+    parts = standing_parts(cloud.ref("demo"))
+    goal = running(20, root_disk=20 * (seed % 2), parts=parts, claim="c1", max_attempts=4)
+    outcome = Run(cloud, poll=5.0).to(goal, timeout=100_000, pool=1)
+    assert set(Counter(machine.name for machine in outcome.observed.machines).values()) == {1}
+    assert set(Counter((part.kind, part.name) for part in outcome.observed.parts).values()) == {1}
+    assert len(outcome.observed.machines) == len(outcome.observed.ports) == 21
+    assert set(outcome.observed.health.values()) == {Health.READY}
     clean(cloud)
 
 

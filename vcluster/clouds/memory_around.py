@@ -101,7 +101,9 @@ class Around:
             user = next((u for u, e in self._store.machines.items() if e.volume == part.uuid), "")
         elif part.kind is PartKind.SECURITY_GROUP:
             user = self._in_group(part.uuid)
-        return replace(part, ready=ready, used_by=user)
+        subnet = self._store.parts.get(listed.subnet)
+        network = {PartKind.SUBNET: listed.link, PartKind.GATEWAY: subnet.link if subnet else ""}.get(part.kind, "")
+        return replace(part, ready=ready, used_by=user, network=network)
 
     def _in_group(self, uuid: str) -> str:
         members = [self._store.ports[u].thing for u, groups in self._store.groups.items() if uuid in groups]
@@ -152,7 +154,10 @@ class Around:
         match kind:
             case PartKind.SUBNET:
                 network = chosen_network(observed)
-                return self._there(network.uuid if network else "", self._store.networks, "network")
+                uuid = self._there(network.uuid if network else "", self._store.networks, "network")
+                if any(listed.link == uuid for listed in self._store.parts.values()):
+                    raise ConflictError("the network has a subnet with the same addresses")
+                return uuid
             case PartKind.GATEWAY:
                 subnet = self._uuid_of(observed, PartKind.SUBNET, "subnet")
                 self._there(subnet, self._store.parts, "subnet")

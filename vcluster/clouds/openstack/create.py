@@ -264,7 +264,7 @@ class Maker:
             self._known.made(ref, old.uuid)
         path = f"/routers/{router}/add_router_interface"
         service.put(path, {"port_id": old.uuid}, doing="attach the subnet to its router")
-        return Part(old.uuid, request.tag, PartKind.GATEWAY, request.name, used_by=router, created=old.created)
+        return replace(old, ready=True, used_by=router)
 
     def _security_group(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
         service = self._services.network

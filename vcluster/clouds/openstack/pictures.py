@@ -178,6 +178,7 @@ def _part(
         fault=fault,
         used_by=used_by,
         created=moment(told.get("created_at")),
+        network=str(told.get("network_id") or ""),
     )
 
 
