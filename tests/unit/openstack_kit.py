@@ -13,7 +13,8 @@ import pytest
 import requests_mock
 import yaml
 
-from vcluster.clouds.openstack import OpenStackCloud
+from vcluster.clouds.openstack import OpenStackCloud, marks
+from vcluster.model import ClusterRef, PartKind, Port, Role
 
 KEYSTONE = "http://keystone.test/v3"
 NOVA = "http://nova.test/v2.1"
@@ -60,6 +61,30 @@ def token(services: tuple[str, ...] = ("compute", "network", "image", "volumev3"
     return {"token": told}
 
 
+REF = ClusterRef("demo", PROJECT, USER, owner="alice")
+OTHER = ClusterRef("demo", PROJECT, "c" * 32, owner="bob")
+HEAD_PORT = Port("p1", REF.tag(Role.HEAD), "head", "10.0.0.5", "fa:16", network="n1", claim="abc")
+PUBLIC = {"id": "x1", "name": "public", "router:external": True, "project_id": "admin"}
+
+
+def server(ref: ClusterRef = REF, uuid: str = "s1", role: Role = Role.HEAD, **more: Any) -> dict[str, Any]:
+    metadata = marks.volume_mark(ref, ref.tag(role), "head")
+    return {
+        "id": uuid,
+        "name": "demo-head",
+        "status": "ACTIVE",
+        "metadata": metadata,
+        "created": "2026-11-22T12:00:00Z",
+    } | more
+
+
+def group(ref: ClusterRef, part: str, uuid: str, **more: Any) -> dict[str, Any]:
+    description = marks.signed(ref, ref.tag(PartKind.SECURITY_GROUP))
+    name = marks.group_name(ref, part)
+    rules = [{"direction": "ingress"}]
+    return {"id": uuid, "name": name, "description": description, "security_group_rules": rules, "tags": []} | more
+
+
 class FakeCloud:
     """Answers by method and path; what nobody set is an empty listing."""
 
@@ -78,7 +103,9 @@ class FakeCloud:
             *((f"{NEUTRON}/v2.0", f"/{k.replace('_', '-')}", k) for k in NEUTRON_KINDS),
         ):
             mocker.get(f"{base}{path}", json={key: []}, headers={"Date": DATE})
-        mocker.get(f"{NOVA}/limits", json={"limits": {"absolute": {}}})
+        for base in (NOVA, CINDER):
+            mocker.get(f"{base}/limits", json={"limits": {"absolute": {}}})
+        mocker.get(f"{NEUTRON}/v2.0/quotas/{PROJECT}/details", status_code=404)
 
     def login(self, body: Any = None, **answer: Any) -> None:
         """What Keystone says."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import string
 from typing import Any
 
@@ -46,8 +47,16 @@ def test_a_tag_is_only_what_was_written_as_one(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", None, "vcluster", "my vcluster/0123456789/head", "vcluster/0123456789", "vcluster/012345678X/head", "vcluster/0/head"],
-)  # fmt: skip
+    [
+        "",
+        None,
+        "vcluster",
+        "my vcluster/0123456789/head",
+        "vcluster/0123456789",
+        "vcluster/012345678X/head",
+        "x/0/head",
+    ],
+)
 def test_what_is_not_ours(text: str | None) -> None:
     assert marks.tag_in(text) == ""
     assert marks.signature(text) is None
@@ -99,7 +108,7 @@ def test_the_first_carrier_counts_and_of_two_words_the_greater() -> None:
     assert marks.notes_of(["a=1"], ["a=2", "b=3"]) == {"a": "1", "b": "3"}
     assert marks.notes_of(["expires=1795348800", "expires=1795348900"]) == {"expires": "1795348900"}
     assert marks.notes_of(["leaving=up-1", "leaving=down-9"]) == {"leaving": "up-1"}
-    assert marks.notes_of(["somebody's", "a=", "=b"]) == {"": "b"} or marks.notes_of(["a="]) == {}
+    assert marks.notes_of(["somebody's", "a="]) == {}
 
 
 @pytest.mark.parametrize(
@@ -236,7 +245,7 @@ def test_an_address_lent_to_the_head_is_kept() -> None:
 
 def test_user_data_is_the_same_each_time_and_has_its_limit() -> None:
     assert packed("#cloud-config\n") == packed("#cloud-config\n")
-    noise = "".join(chr(33 + (n * 7919 + n // 13) % 90) for n in range(400_000))
+    noise = random.Random(1).randbytes(40_000).hex() * 2
     with pytest.raises(PermanentError, match=f"Nova takes {USER_DATA_LIMIT}") as caught:
         packed(noise)
     assert str(len(noise)) in caught.value.message

@@ -1,0 +1,150 @@
+"""Which surroundings a cluster gets, what a project has room for, and which clusters there are, from canned answers."""
+
+from __future__ import annotations
+
+import pytest
+from openstack_kit import OTHER, PROJECT, PUBLIC, REF, FakeCloud, cloud, fake, group, server
+
+from vcluster.clouds.openstack import OpenStackCloud, marks
+from vcluster.errors import PermanentError, QuotaError
+from vcluster.model import ClusterRef, Flavor, Observed, Part, PartKind, Role, Wishes
+
+__all__ = ["cloud", "fake"]
+
+# Layout ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_external_network(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    with pytest.raises(PermanentError, match="no external network") as caught:
+        cloud.layout(REF, Wishes(slots=2), Observed())
+    assert "public_ip: false" in caught.value.remedy
+    inside = cloud.layout(REF, Wishes(slots=2, public_ip=False), Observed())
+    assert {p.kind for p in inside.parts} == {PartKind.SECURITY_GROUP, PartKind.SUBNET}
+
+
+def test_several_external_networks(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    other = PUBLIC | {"id": "x2", "name": "public2"}
+    fake.neutron("GET", "/network-ip-availabilities/x1", status_code=404)
+    fake.neutron("GET", "/network-ip-availabilities/x2", status_code=403)
+    fake.neutron("GET", "/networks", json={"networks": [PUBLIC, other]})
+    for wish, uuid in (("", "x1"), ("public2", "x2"), ("x2", "x2")):
+        parts = cloud.layout(REF, Wishes(slots=2, external_network=wish), Observed()).parts
+        assert next(p for p in parts if p.kind is PartKind.FLOATING_IP).detail == {"network": uuid}
+    fake.neutron("GET", "/networks", json={"networks": [PUBLIC | {"name": "ext-a"}, other]})
+    with pytest.raises(PermanentError, match="several external networks") as caught:
+        cloud.layout(REF, Wishes(slots=2), Observed())
+    assert "ext-a (x1)" in caught.value.remedy
+
+
+def test_an_empty_pool(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.neutron("GET", "/networks", json={"networks": [PUBLIC]})
+    counts = {"network_ip_availability": {"total_ips": 253, "used_ips": 253}}
+    fake.neutron("GET", "/network-ip-availabilities/x1", json=counts)
+    with pytest.raises(QuotaError, match="1 asked, 253 used, 253 there"):
+        cloud.layout(REF, Wishes(slots=2), Observed())
+
+
+@pytest.mark.parametrize(
+    ("limits", "slots", "wanted"),
+    [
+        ({"maxServerGroups": 10, "totalServerGroupsUsed": 0, "maxServerGroupMembers": 10}, 11, True),
+        ({"maxServerGroups": 10, "totalServerGroupsUsed": 0, "maxServerGroupMembers": 10}, 12, False),
+        ({"maxServerGroups": 10, "totalServerGroupsUsed": 10, "maxServerGroupMembers": 10}, 5, False),
+        ({"maxServerGroups": -1, "totalServerGroupsUsed": 99, "maxServerGroupMembers": -1}, 400, True),
+        ({"maxServerGroups": -1, "totalServerGroupsUsed": 0, "maxServerGroupMembers": -1}, 2, False),
+        ({}, 5, False),
+    ],
+)
+def test_a_server_group_where_there_is_room(
+    fake: FakeCloud, cloud: OpenStackCloud, limits: dict[str, int], slots: int, wanted: bool
+) -> None:
+    fake.nova("GET", "/limits", json={"limits": {"absolute": limits}})
+    parts = cloud.layout(REF, Wishes(slots=slots, public_ip=False), Observed()).parts
+    assert (PartKind.SERVER_GROUP in {p.kind for p in parts}) == wanted
+    kept = Observed(parts=(Part("sg", REF.tag(PartKind.SERVER_GROUP), PartKind.SERVER_GROUP, "workers"),))
+    parts = cloud.layout(REF, Wishes(slots=slots, public_ip=False), kept).parts
+    assert PartKind.SERVER_GROUP in {p.kind for p in parts}
+
+
+def test_another_clusters_router_and_network_are_not_used(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    """They go when that cluster goes."""
+    mark = OTHER.tag(Role.NETWORK)
+    net = {"id": "n1", "name": "demo", "project_id": PROJECT, "description": mark}
+    subnet = {"id": "t1", "network_id": "n1", "cidr": "10.64.0.0/24", "ip_version": 4, "gateway_ip": "10.64.0.1"}
+    router = {
+        "id": "r1",
+        "project_id": PROJECT,
+        "description": OTHER.tag(PartKind.ROUTER),
+        "external_gateway_info": {"network_id": "x1"},
+    }
+    leg = {"id": "l1", "device_id": "r1", "network_id": "n1"}
+    fake.neutron("GET", "/networks", json={"networks": [PUBLIC, net]})
+    fake.neutron("GET", "/subnets", json={"subnets": [subnet]})
+    fake.neutron("GET", "/routers", json={"routers": [router]})
+    fake.neutron("GET", "/ports", json={"ports": [leg]})
+    fake.neutron("GET", "/network-ip-availabilities/x1", status_code=404)
+    own = cloud.layout(REF, Wishes(slots=2), Observed())
+    assert own.network is None
+    assert PartKind.ROUTER in {p.kind for p in own.parts}
+    assert next(p for p in own.parts if p.kind is PartKind.SUBNET).detail["cidr"] != "10.64.0.0/24"
+
+
+def test_the_projects_only_router_is_used_again(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    router = {"id": "r1", "name": "ours", "project_id": PROJECT, "external_gateway_info": {"network_id": "x1"}}
+    fake.neutron("GET", "/networks", json={"networks": [PUBLIC]})
+    fake.neutron("GET", "/routers", json={"routers": [router, router | {"id": "r2", "external_gateway_info": None}]})
+    fake.neutron("GET", "/network-ip-availabilities/x1", status_code=404)
+    own = cloud.layout(REF, Wishes(slots=2), Observed())
+    assert PartKind.ROUTER not in {p.kind for p in own.parts}
+    assert next(p for p in own.parts if p.kind is PartKind.GATEWAY).detail == {"router": "r1"}
+
+
+# Quota and listing ----------------------------------------------------------------------------------------------
+
+
+def test_allowances(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    nova = {"maxTotalInstances": 10, "totalInstancesUsed": 3, "maxTotalCores": -1, "totalCoresUsed": 9}
+    fake.nova("GET", "/limits", json={"limits": {"absolute": nova}})
+    quota = {"port": {"limit": 500, "used": 7, "reserved": 0}}
+    fake.neutron("GET", f"/quotas/{PROJECT}/details", json={"quota": quota})
+    cinder = {"maxTotalVolumes": 10, "totalVolumesUsed": 1, "maxTotalVolumeGigabytes": 1000, "totalGigabytesUsed": 20}
+    fake.cinder("GET", "/limits", json={"limits": {"absolute": cinder}})
+    told = {name: (a.used, a.limit) for name, a in cloud.allowances().items()}
+    assert told == {
+        "instances": (3, 10),
+        "cores": (9, -1),
+        "ports": (7, 500),
+        "volumes": (1, 10),
+        "gigabytes": (20, 1000),
+    }
+    flavor = Flavor("m3.tiny", 1, 3072, 20)
+    cloud.check_room(REF, [flavor] * 7)
+    with pytest.raises(QuotaError, match="8 asked, 3 used, 10 allowed"):
+        cloud.check_room(REF, [flavor] * 8)
+    cloud.check_room(REF, [])
+
+
+def test_a_neutron_that_does_not_tell_its_quota(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.neutron("GET", f"/quotas/{PROJECT}/details", status_code=404)
+    fake.cinder("GET", "/limits", json={"limits": {"absolute": {}}})
+    assert cloud.allowances() == {}
+
+
+def test_leftovers_are_clusters_as_well(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    lone = ClusterRef("lone", PROJECT, "d" * 32)
+    kept = {"id": "v", "metadata": marks.volume_mark(lone, lone.tag(PartKind.VOLUME), "head") | {marks.KEPT: "yes"}}
+    fake.cinder("GET", "/volumes/detail", json={"volumes": [kept]})
+    when = {"created_at": "2026-11-22T12:00:00Z"}
+    fake.neutron("GET", "/networks", json={"networks": [{"name": "demo", "description": REF.tag(Role.NETWORK)} | when]})
+    port = {"name": "old-head.abc", "description": "vcluster/0123456789/head"} | when
+    fake.neutron("GET", "/ports", json={"ports": [port, {"name": "demo-head", "description": "mine"}]})
+    fake.neutron("GET", "/security-groups", json={"security_groups": [group(OTHER, "members", "g", tags=["spec=1"])]})
+    shelved = server(OTHER, role=Role.HEAD, status="SHELVED_OFFLOADED", flavor={"original_name": "m3.tiny"})
+    fake.nova("GET", "/servers/detail", json={"servers": [shelved]})
+    found = {s.ref.id: s for s in cloud.clusters()}
+    assert set(found) == {REF.id, OTHER.id, "0123456789"}
+    mine, other, old = found[REF.id], found[OTHER.id], found["0123456789"]
+    assert (mine.ref, mine.headless, mine.created) == (REF, True, 1795348800.0)
+    assert (other.ref, other.headless, other.flavors, other.notes) == (OTHER, False, (), {"spec": "1"})
+    assert (old.ref.name, old.ref.creator, old.headless, old.claimed) == ("old", "", True, 1795348800.0)
+    assert old.ref.owns("vcluster/0123456789/network")
