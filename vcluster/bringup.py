@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from vcluster import quota, spans
@@ -31,6 +30,15 @@ __all__ = ["BringUp"]
 
 FRESH = 5.0
 """Seconds for which a look may stand for the first one of a run; then a person took their time to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """All of a cluster as it was seen: ``began`` by the cloud's clock, ``at`` by the run's."""
+
+    observed: Observed
+    began: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +106,31 @@ class BringUp(Runner):
                 )
         super()._must_exist(observed)
 
-    @cached_property
+    @property
     def _jump(self) -> str:
+        # Not kept: the spec may come from the head only now.
         spec = self._known_spec()
         return (spec.access.jump or "") if spec is not None else ""
 
     def _observe(self, since: Observed | None = None) -> Observed:
         observed = super()._observe(since)
         head = observed.head
-        if head is None or head.endpoint is None or not self._jump:
+        if head is None or head.endpoint is None:
             return observed
         reached = replace(head, endpoint=self._way(head.endpoint))
         return replace(observed, machines=tuple(reached if m is head else m for m in observed.machines))
 
+    def _glance(self) -> Glance:
+        at, began = self._clock().now(), self.cloud.now()
+        return Glance(self._observe(), began, at)
+
+    def _fresh(self, glance: Glance) -> tuple[Observed, float] | None:
+        """A look that may be the first one of a run; None when it is too old for that."""
+        return (glance.observed, glance.began) if self._clock().now() - glance.at < FRESH else None
+
     def _way(self, endpoint: Endpoint) -> Endpoint:
-        return replace(endpoint, jump=self._jump) if self._jump else endpoint
+        jump = self._jump
+        return replace(endpoint, jump=jump) if jump else endpoint
 
     # What it would take ----------------------------------------------------------------------------------------
 
@@ -230,13 +248,12 @@ class BringUp(Runner):
 
     def _attempt(self, order: _Order) -> Result:
         spec, clock, cancel = order.spec, self._clock(), order.cancel
-        looked, began = clock.now(), self.cloud.now()
-        observed = self._observe()
-        self._refuse_expired(observed)
-        if observed.head is not None and not self._keys_fit(observed):
-            self.adopt(observed, order.end - clock.now(), cancel, boot=True)
-            looked, began = clock.now(), self.cloud.now()
-            observed = self._observe()
+        glance = self._glance()
+        self._refuse_expired(glance.observed)
+        if glance.observed.head is not None and not self._keys_fit(glance.observed):
+            self.adopt(glance.observed, order.end - clock.now(), cancel, boot=True)
+            glance = self._glance()
+        observed = glance.observed
         check_changes(spec, observed, self.folder)
         goal = self._goal(spec, observed, replace_uuids=order.replace_uuids, keep_failed=order.keep_failed)
         image = image_of(spec, self.cloud, self._log, cancel)
@@ -249,7 +266,6 @@ class BringUp(Runner):
                 raise CancelledError("interrupted before anything was made")
         changed = self._write(spec, observed)
         goal = replace(goal, claim=self.folder.keyring().claim)
-        fresh = not changed and clock.now() - looked < FRESH
         return self._run(
             goal,
             max(1.0, order.end - clock.now()),
@@ -257,7 +273,7 @@ class BringUp(Runner):
             image=image,
             render=renderer_of(spec, goal.slots, self.ref, self.folder, self.cloud),
             may_destroy=agreed,
-            first=(observed, began) if fresh else None,
+            first=None if changed else self._fresh(glance),
         )
 
     def _refuse_expired(self, observed: Observed) -> None:

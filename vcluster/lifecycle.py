@@ -46,10 +46,11 @@ class Lifecycle(BringUp):
             timeout: seconds for all else.
             cancel: set it from another thread to stop.
         """
-        observed = self._observe()
-        self._must_exist(observed)
-        self._can_ask_now(observed)  # so that it can be drained, from a computer that had no keys, too
-        return self._run(Goal(Power.STOPPED, job_patience=wait_jobs), (timeout or DOWN_TIMEOUT) + wait_jobs, cancel)
+        glance = self._glance()
+        self._must_exist(glance.observed)
+        self._can_ask_now(glance.observed)  # so that it can be drained, from a computer that had no keys, too
+        goal = Goal(Power.STOPPED, job_patience=wait_jobs)
+        return self._run(goal, (timeout or DOWN_TIMEOUT) + wait_jobs, cancel, first=self._fresh(glance))
 
     def shelve(
         self, *, wait_jobs: float = 0.0, timeout: float | None = None, cancel: threading.Event | None = None
@@ -64,15 +65,16 @@ class Lifecycle(BringUp):
         Raises:
             UsageError: there is no such cluster, or no head that could be kept.
         """
-        observed = self._observe()
-        self._must_exist(observed)
-        if observed.head is None:
+        glance = self._glance()
+        self._must_exist(glance.observed)
+        if glance.observed.head is None:
             raise UsageError(
                 f"{self.name} has no head that could be kept",
                 remedy=f"`vcluster down {self.name}` deletes what is left of it",
             )
-        self._can_ask_now(observed)
-        return self._run(Goal(Power.SHELVED, job_patience=wait_jobs), (timeout or DOWN_TIMEOUT) + wait_jobs, cancel)
+        self._can_ask_now(glance.observed)
+        goal = Goal(Power.SHELVED, job_patience=wait_jobs)
+        return self._run(goal, (timeout or DOWN_TIMEOUT) + wait_jobs, cancel, first=self._fresh(glance))
 
     def unshelve(self, *, timeout: float | None = None, cancel: threading.Event | None = None) -> Result:
         """Take a cluster from the shelf: the head boots with all that it had, workers are made anew.
@@ -156,11 +158,11 @@ class Lifecycle(BringUp):
             confirm: shown every resource by UUID before the first is deleted; None agrees.
         """
         goal = Goal(Power.ABSENT, keep_volumes=keep_volumes)
-        observed = self._observe()
-        if keep_volumes and not any(part.kind is PartKind.VOLUME for part in observed.parts):
+        glance = self._glance()
+        if keep_volumes and not any(part.kind is PartKind.VOLUME for part in glance.observed.parts):
             raise UsageError(f"{self.name} has no volume to keep", remedy="its machines boot from their flavors' disks")
-        self._ask(goal, observed, confirm)
-        result = self._run(goal, timeout or DOWN_TIMEOUT, cancel)
+        self._ask(goal, glance.observed, confirm)
+        result = self._run(goal, timeout or DOWN_TIMEOUT, cancel, first=self._fresh(glance))
         if result.status.state == "absent":
             self.folder.remove()
         return result
