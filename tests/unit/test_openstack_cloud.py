@@ -385,3 +385,17 @@ def test_no_secret_is_in_what_is_said(fake: FakeCloud, cloud: OpenStackCloud, fl
     assert "hunter2" not in json.dumps(str(caught.value))
     assert "user_data" not in str(caught.value)
     assert fake.asked("POST", NOVA)[0].json()["server"]["user_data"]
+
+
+@pytest.mark.usefixtures("flavors")
+def test_no_secret_is_in_a_debug_log(
+    fake: FakeCloud, cloud: OpenStackCloud, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("DEBUG")
+    fake.nova("POST", "/servers", status_code=202, json={"server": {"id": "s1", "adminPass": "hunter3"}})
+    cloud.create_machine(REF, machine_request(user_data="#cloud-config\n# hunter2\n"))
+    cloud.flavor("m3.tiny")
+    sent = fake.asked("POST", NOVA)[0].json()["server"]["user_data"]
+    assert "flavors/detail" in caplog.text  # so the log is on
+    for secret in (sent, "hunter2", "hunter3", "secret"):
+        assert secret not in caplog.text

@@ -343,3 +343,12 @@ def test_images(fake: FakeCloud, cloud: OpenStackCloud) -> None:
     assert "did you mean `one`" in caught.value.remedy
     with pytest.raises(PermanentError, match="sha256"):
         ask("one", "00")
+
+
+def test_what_a_service_quotes_is_left_out() -> None:
+    """Nova's answer to a field that it finds wrong has the field's value: of user data that would be a secret."""
+    said = f"Invalid input for field/attribute user_data. Value: {'QUJD' * 100}. {'QUJD' * 100} is too long"
+    error = errors.from_answer(400, nova("badRequest", said), doing="create server demo-head")
+    assert "QUJD" not in str(error)
+    assert "Value: …" in str(error)
+    assert "is too long" in str(error)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from vcluster.clouds.base import ClusterSummary, Notify
 from vcluster.clouds.openstack.clusters import summaries
-from vcluster.clouds.openstack.connect import CONNECTIONS, Services, connect
+from vcluster.clouds.openstack.connect import THREADS, Services, connect
 from vcluster.clouds.openstack.create import Maker
 from vcluster.clouds.openstack.delete import Remover
 from vcluster.clouds.openstack.known import Known
@@ -61,7 +61,7 @@ class OpenStackCloud:
     def __init__(self, services: Services, name: str) -> None:
         self._services = services
         self._name = name
-        self._pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="openstack")
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="openstack")
         known, foreign = Known(), Foreign(services)
         self._known = known
         self._lookups = Lookups(services, self._pool)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from openstack.connection import Connection
     from openstack.proxy import Proxy
 
-__all__ = ["CONNECTIONS", "ENVIRONMENT", "Identity", "Services", "connect"]
+__all__ = ["ENVIRONMENT", "THREADS", "Identity", "Services", "connect"]
 
 ENVIRONMENT = "envvars"
 """The SDK's name for the cloud that ``OS_*`` variables describe."""
@@ -29,8 +29,11 @@ ENVIRONMENT = "envvars"
 FROM_ENVIRONMENT = ("openstack", ENVIRONMENT)
 """What a spec may call it. Horizon's clouds.yaml, ready for download, has an entry `openstack`: that goes first."""
 
-CONNECTIONS = 24
-"""How many requests may be under way at once; kept open between calls."""
+THREADS = 24
+"""How many requests are under way at once, beside those of the loop's own threads."""
+
+CONNECTIONS = 64
+"""How many stay open between calls: more than all threads together ever use."""
 
 COMPUTE_VERSION = "2.52"
 """Tags in the create call (Nova 16.1, 2017); the flavor's name within the server came with 2.47."""

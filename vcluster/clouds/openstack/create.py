@@ -230,7 +230,7 @@ class Maker:
             "name": ref.name,
             "description": request.tag,
             "ip_version": 4,
-            "cidr": request.detail["cidr"],
+            "cidr": _detail(request, "cidr"),
         }
         told = self._services.network.post("/subnets", {"subnet": body}, doing="create subnet")["subnet"]
         return _made(pictures.subnet(ref, told))
@@ -239,7 +239,7 @@ class Maker:
         body = {
             "name": ref.name,
             "description": request.tag,
-            "external_gateway_info": {"network_id": request.detail["network"]},
+            "external_gateway_info": {"network_id": _detail(request, "network")},
         }
         told = self._services.network.post("/routers", {"router": body}, doing="create router")["router"]
         return _made(pictures.router(ref, told))
@@ -298,7 +298,7 @@ class Maker:
         else:
             body = {
                 "floatingip": {
-                    "floating_network_id": request.detail["network"],
+                    "floating_network_id": _detail(request, "network"),
                     "port_id": port.uuid,
                     "description": request.tag,
                 }
@@ -341,6 +341,16 @@ def _rules(group: str, request: PartRequest) -> list[Json]:
         {"security_group_id": group, "direction": "ingress", "ethertype": family, "remote_group_id": group}
         for family in ("IPv4", "IPv6")
     ]
+
+
+def _detail(request: PartRequest, word: str) -> str:
+    """What the layout chose; of a part that was there then nothing was to be chosen."""
+    if word not in request.detail:
+        raise PermanentError(
+            f"the {str(request.kind).replace('-', ' ')} {request.name} went away while this ran",
+            remedy="run the same command again: it chooses anew",
+        )
+    return request.detail[word]
 
 
 def _own_network(ref: ClusterRef, observed: Observed) -> Network:

@@ -27,6 +27,8 @@ _GONE = re.compile(
     re.I,
 )
 _NO_DISK = re.compile(r"volume-backed servers are allowed", re.I)
+# A service that finds a field wrong quotes it, and a server's user data holds secrets.
+_QUOTED = re.compile(r"\S{100,}")
 _OVERLOAD = (408, 425, 500, 502, 503, 504)
 
 _MORE_ROOM = "delete what is not needed, ask for less in the spec, or ask the cloud's operator for more quota"
@@ -39,8 +41,12 @@ def words(body: str) -> str:
         told = json.loads(body)
     except ValueError:
         text = re.sub(r"<(?:head|title|style).*?</(?:head|title|style)>|<[^>]+>", " ", body, flags=re.S | re.I)
-        return " ".join(text.split())[:400]
-    return " ".join(next(_messages(told), "").split())
+        return _short(text)
+    return _short(next(_messages(told), ""))
+
+
+def _short(text: str) -> str:
+    return " ".join(_QUOTED.sub("…", text).split())[:600]
 
 
 def _messages(told: object) -> Iterator[str]:

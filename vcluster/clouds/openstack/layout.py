@@ -140,9 +140,8 @@ class _Choice:
 
     def _own(self, network: Network | None) -> list[PartRequest]:
         """Subnet, router and the router's leg, for a network of our own."""
-        subnet = self._has(PartKind.SUBNET)
-        detail = {} if subnet is not None or (network and network.cidr) else {"cidr": self._cidr()}
-        parts = [self._part(PartKind.SUBNET, "", detail)]
+        cidr = network.cidr if network is not None else ""
+        parts = [self._part(PartKind.SUBNET, "", {"cidr": cidr or self._cidr()})]
         router, leg = self._has(PartKind.ROUTER), self._has(PartKind.GATEWAY)
         if router is not None:
             return [*parts, self._part(PartKind.ROUTER, "", {}), self._part(PartKind.GATEWAY, "", {})]

@@ -192,6 +192,8 @@ class Service:
                 microversion=microversion or self._microversion or None,
                 headers={"Accept": "application/json"},
                 raise_exc=False,
+                # keystoneauth's debug log has whole requests, and a server's user data holds secrets.
+                log=body is None,
             )
         except Exception as error:
             raise errors.from_exception(error, doing=doing) from error
