@@ -18,7 +18,7 @@ USE = """A real OpenStack answers on this machine (ready after {seconds:.0f} s).
 Logs are in {log}. Ctrl-C ends it, and removes all of it."""
 
 
-def up(root: Path | None, machines: str, computes: int) -> None:
+def up(root: Path | None, machines: str) -> None:
     start = time.monotonic()
     remove_stale_folders()
     # A terminal that goes away, a supervisor, and Ctrl-C where the shell has us ignore it: end in good order.
@@ -29,7 +29,7 @@ def up(root: Path | None, machines: str, computes: int) -> None:
         print(f"{time.monotonic() - start:6.1f} s  {text}", file=sys.stderr, flush=True)  # noqa: T201
 
     try:
-        with Lab(root, machines=machines, computes=computes, extra_env=drivers_env(machines), say=say) as lab:
+        with Lab(root, machines=machines, say=say) as lab:
             seconds = time.monotonic() - start
             print(USE.format(seconds=seconds, clouds=lab.clouds_yaml, log=lab.root / "log"), flush=True)  # noqa: T201
             while True:
@@ -37,15 +37,6 @@ def up(root: Path | None, machines: str, computes: int) -> None:
                 lab.check()
     except KeyboardInterrupt:
         print("\nThe lab is gone.", flush=True)  # noqa: T201
-
-
-def drivers_env(machines: str) -> dict[str, str]:
-    """What the driver behind Nova wants to know."""
-    if machines == "fake":
-        return {}
-    from tests.lab.qemu.image import baked_image
-
-    return dict(baked_image())
 
 
 def install() -> None:
@@ -72,14 +63,13 @@ def main() -> None:
     starting = actions.add_parser("up", help="start a lab and stay in front")
     starting.add_argument("--root", type=Path, help="its folder, removed at the end (default: a new one in /tmp)")
     starting.add_argument("--machines", choices=["fake", "qemu"], default="fake")
-    starting.add_argument("--computes", type=int, default=3)
     looking = actions.add_parser("status", help="what a running lab's services say")
     looking.add_argument("--root", type=Path, required=True)
     words = parser.parse_args()
     if words.action == "install":
         install()
     elif words.action == "up":
-        up(words.root, words.machines, words.computes)
+        up(words.root, words.machines)
     else:
         status(words.root)
 

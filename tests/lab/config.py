@@ -181,7 +181,8 @@ FILTERS = ",".join(
 
 def nova(lab: Layout, venv: Path) -> str:
     # Services report in the same process, so a busy lab reports late: service_down_time is generous.
-    # Nobody plugs a virtual interface, so there is nothing to wait for (vif_plugging_*).
+    # Nobody plugs a virtual interface, so there is nothing to wait for (vif_plugging_*). Who names no zone gets "nova",
+    # as in many clouds; "zone-b" is never made of real machines.
     return f"""[DEFAULT]
 log_file = {lab.path("log/nova.log")}
 transport_url = fake://
@@ -203,6 +204,7 @@ update_resources_interval = 600
 heal_instance_info_cache_interval = -1
 sync_power_state_interval = -1
 shelved_offload_time = 0
+default_schedule_zone = nova
 block_device_allocate_retries_interval = 1
 default_log_levels = neutronclient=ERROR,nova.api.openstack.requestlog=WARNING,keystonemiddleware=ERROR,urllib3=WARNING
 {_database(lab, "nova_api", "api_database")}

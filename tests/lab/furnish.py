@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.lab.layout import ZONES
+
 if TYPE_CHECKING:
     from openstack.connection import Connection
 
@@ -28,11 +30,10 @@ FLAVORS = {
 }
 IMAGES = ("debian-12", "Featured-Ubuntu22", "Featured-Ubuntu24", "Featured-Debian12")
 EXTERNAL = "public"
-ZONE = "zone-b"
 
 
-def furnish(admin: Connection, computes: int) -> None:
-    """Make all that; the last of the compute hosts is in a zone of its own, ``zone-b``, the others in ``nova``."""
+def furnish(admin: Connection) -> None:
+    """Make all that."""
     for name, (vcpus, ram, disk) in FLAVORS.items():
         admin.compute.create_flavor(name=name, vcpus=vcpus, ram=ram, disk=disk, is_public=True)
     for name in IMAGES:
@@ -65,6 +66,7 @@ def furnish(admin: Connection, computes: int) -> None:
     network.create_subnet_pool(
         name="auto", is_shared=True, is_default=True, prefixes=["10.200.0.0/16"], default_prefix_length=24
     )
-    if computes > 1:
-        zone = admin.compute.create_aggregate(name=ZONE, availability_zone=ZONE)
-        admin.compute.add_host_to_aggregate(zone, f"compute{computes}")
+    for name, hosts in ZONES.items():
+        zone = admin.compute.create_aggregate(name=name, availability_zone=name)
+        for host in hosts:
+            admin.compute.add_host_to_aggregate(zone, host)

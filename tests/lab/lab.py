@@ -79,8 +79,7 @@ class Lab(LabClient):
     Args:
         root: A folder that does not exist or is empty; without one, a new folder below the temporary ones, with a
             short path as sockets need. It is removed at the end.
-        machines: What stands behind Nova: ``fake`` (Nova's own fake driver) or ``qemu`` (real VMs).
-        computes: How many compute hosts there are; with more than one, the last is in zone ``zone-b``.
+        machines: What stands behind Nova: ``fake`` (Nova's fake driver), or ``qemu`` (real VMs, except in ``zone-b``).
         proxied: Port by service that region ``Faulty`` is to name; free ones are chosen for those not in it.
         extra_env: What the drivers get in their environment on top (the QEMU driver's settings).
         say: Told what happens, step by step.
@@ -91,7 +90,6 @@ class Lab(LabClient):
         root: Path | None = None,
         *,
         machines: str = "fake",
-        computes: int = 3,
         proxied: Mapping[str, int] | None = None,
         extra_env: Mapping[str, str] | None = None,
         say: Callable[[str], None] = lambda text: None,
@@ -108,7 +106,6 @@ class Lab(LabClient):
                 proxy_ports=dict(zip(SERVICES, ports[len(SERVICES) :], strict=True)) | dict(proxied or {}),
                 password=secrets.token_urlsafe(12),
                 machines=machines,
-                computes=computes,
             )
         )
         self._say = say
@@ -190,7 +187,7 @@ class Lab(LabClient):
         with install.locked("state"):
             if prepare.state_folder().exists():
                 return
-            maker = Lab(computes=self.layout.computes, say=self._say)
+            maker = Lab(say=self._say)
             try:
                 maker._make_state(venv)
             finally:
@@ -215,7 +212,7 @@ class Lab(LabClient):
         self._processes.stop("identity")
         self._start_services(venv)
         self._say("flavors, images, networks")
-        furnish.furnish(self.admin(), self.layout.computes)
+        furnish.furnish(self.admin())
         for name in SERVICES:
             self._processes.stop(name)
         prepare.save(self.layout)

@@ -13,6 +13,10 @@ from typing import Self
 #: The services by the name that tests use, in the order in which they are listed.
 SERVICES = ("identity", "image", "placement", "compute", "network", "volume")
 
+#: Hosts of Nova's. The last is in zone ``zone-b`` and never runs real machines, whatever the others do.
+COMPUTES = tuple(f"compute{number}" for number in range(1, 4))
+ZONES = {"nova": COMPUTES[:-1], "zone-b": COMPUTES[-1:]}
+
 #: Region whose catalogue holds the services' own addresses, and the one whose catalogue holds the proxy's.
 DIRECT, FAULTY = "RegionOne", "Faulty"
 
@@ -40,7 +44,6 @@ class Layout:
     """Of every user: a lab is made and thrown away."""
     machines: str = "fake"
     """What stands behind Nova: ``fake`` or ``qemu``."""
-    computes: int = 3
     owner: int = field(default_factory=os.getpid)
     """Process that ends the lab, and with which the lab ends."""
 

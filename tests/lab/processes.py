@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab.layout import Layout
+from tests.lab.layout import COMPUTES, Layout
 
 __all__ = ["Processes", "environment", "wait_until_answering"]
 
@@ -36,7 +36,7 @@ def environment(lab: Layout, venv: Path) -> dict[str, str]:
         "OS_NOVA_DISABLE_EVENTLET_PATCHING": "1",
         "OS_CINDER_DISABLE_EVENTLET_PATCHING": "1",
         "LAB_ROOT": str(lab.root),
-        "LAB_COMPUTES": str(lab.computes),
+        "LAB_COMPUTES": " ".join(COMPUTES),
         "LAB_VOLUMES": str(lab.path("state/volumes")),
         "LAB_QEMU_DIR": str(lab.path("qemu")),
         "PYTHONPATH": os.pathsep.join(map(str, python)),
@@ -100,7 +100,7 @@ class Processes:
             self.stop(name)
 
 
-def wait_until_answering(processes: Processes, name: str, url: str, timeout: float = 120.0) -> None:
+def wait_until_answering(processes: Processes, name: str, url: str, timeout: float = 300.0) -> None:
     """Return when ``url`` answers, with whatever status.
 
     Raises:

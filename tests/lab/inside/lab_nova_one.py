@@ -46,9 +46,12 @@ def wait_for(url, timeout=120):
             return
 
 
-def offer_driver():
+NO_MACHINES = "lab_nova.LabDriver"
+
+
+def offer_driver(name):
     """Nova loads drivers from below nova.virt alone: make the lab's appear there."""
-    module = CONF.compute_driver.rpartition(".")[0]
+    module = name.rpartition(".")[0]
     sys.modules[f"nova.virt.{module}"] = importlib.import_module(module)
 
 
@@ -62,11 +65,14 @@ def start(host, binary, topic, **kwargs):
 
 
 def boot(computes):
+    """Start all services; the last of the computes never runs real machines."""
     objects.Service.enable_min_version_cache()
     start("controller", "nova-conductor", conductor_rpcapi.RPC_TOPIC)
     start("controller", "nova-scheduler", scheduler_rpcapi.RPC_TOPIC)
-    for number in range(1, computes + 1):
-        start(f"compute{number}", "nova-compute", compute_rpcapi.RPC_TOPIC, topic_alt=compute_rpcapi.RPC_TOPIC_ALT)
+    for host in computes:
+        if host == computes[-1]:
+            CONF.set_override("compute_driver", NO_MACHINES)
+        start(host, "nova-compute", compute_rpcapi.RPC_TOPIC, topic_alt=compute_rpcapi.RPC_TOPIC_ALT)
     CONF.set_override("host", "controller")
     host_mapping.discover_hosts(context.get_admin_context())
 
@@ -80,10 +86,11 @@ def main():
     # A compute refuses a second start without this file; which id it holds matters to none of the lab's drivers.
     Path(CONF.state_path, "compute_id").write_text(str(uuid.uuid5(uuid.NAMESPACE_DNS, "lab")))
     lab_nova.install()
-    offer_driver()
+    for name in (CONF.compute_driver, NO_MACHINES):
+        offer_driver(name)
     for url in urls:
         wait_for(url)
-    boot(int(os.environ["LAB_COMPUTES"]))
+    boot(os.environ["LAB_COMPUTES"].split())
     serve(application, int(port), threads=24)
 
 
