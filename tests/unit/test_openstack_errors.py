@@ -352,3 +352,38 @@ def test_what_a_service_quotes_is_left_out() -> None:
     assert "QUJD" not in str(error)
     assert "Value: …" in str(error)
     assert "is too long" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "Unable to establish connection to http://127.0.0.1:9/v3/auth/tokens: HTTPConnectionPool(host='127.0.0.1', "
+            'port=9): Max retries exceeded with url: /v3/auth/tokens (Caused by NewConnectionError("HTTPConnection('
+            "host='127.0.0.1', port=9): Failed to establish a new connection: [Errno 111] Connection refused\"))",
+            "no answer from http://127.0.0.1:9: Connection refused",
+        ),
+        ("Request to https://js2.test:8774/v2.1/servers timed out", "no answer from https://js2.test:8774: timed out"),
+        ("('Connection aborted.', RemoteDisconnected('x'))", "no answer: Connection aborted"),
+        ("something else", "no answer"),
+    ],
+)
+def test_no_answer_says_from_whom_and_why(said: str, told: str) -> None:
+    from keystoneauth1 import exceptions
+
+    error = errors.from_exception(exceptions.ConnectFailure(said), doing="list servers")
+    assert isinstance(error, TemporaryError)
+    assert error.message == f"list servers: {told}"
+
+
+def test_a_certificate_that_is_not_trusted_is_no_weather() -> None:
+    from keystoneauth1 import exceptions
+
+    error = errors.from_exception(exceptions.SSLError("certificate verify failed"), doing="list servers")
+    assert isinstance(error, PermanentError)
+    assert "cacert" in error.remedy
+
+
+def test_a_programs_own_error_stays_what_it_is() -> None:
+    with pytest.raises(ZeroDivisionError):
+        errors.from_exception(ZeroDivisionError(), doing="list servers")

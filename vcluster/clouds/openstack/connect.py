@@ -177,6 +177,8 @@ def connect(name: str) -> Services:
     import openstack.config
     from openstack import exceptions as sdk
 
+    # A library's warnings belong into its user's log; without a log Python prints them.
+    logging.getLogger("keystoneauth").addHandler(logging.NullHandler())
     skipped = _Skipped()
     logger = logging.getLogger("openstack.config")
     logger.addHandler(skipped)

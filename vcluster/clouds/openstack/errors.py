@@ -155,7 +155,7 @@ def from_exception(error: Exception, *, doing: str) -> CloudError:  # noqa: PLR0
             remedy="name the certificate authority's file with `cacert:` in clouds.yaml, or OS_CACERT",
         )
     if isinstance(error, (ks.ConnectionError, ks.ConnectFailure)):
-        return TemporaryError(f"{doing}: no answer: {_first_line(error)}")
+        return TemporaryError(f"{doing}: no answer{_why_not(str(error))}", remedy="is this computer's network up?")
     if isinstance(error, (ks.EndpointNotFound, ks.CatalogException, sdk.ServiceDisabledException)):
         return PermanentError(
             f"{doing}: the cloud's catalogue has no such service here: {_first_line(error)}",
@@ -168,6 +168,15 @@ def from_exception(error: Exception, *, doing: str) -> CloudError:  # noqa: PLR0
     if isinstance(error, (ks.ClientException, sdk.SDKException)) or type(error) is Exception:
         return PermanentError(f"{doing}: {_first_line(error)}")
     raise error
+
+
+def _why_not(text: str) -> str:
+    """From whom, and why, out of four libraries' words about it."""
+    address = re.search(r"https?://[^/\s'\"]+", text)
+    reason = re.search(r"\[Errno -?\d+\] ([^\"')]+)", text)
+    if reason is None:
+        reason = re.search(r"(timed out|reset by peer|[Cc]onnection aborted|closed connection without response)", text)
+    return (f" from {address.group(0)}" if address else "") + (f": {reason.group(1).strip()}" if reason else "")
 
 
 def _first_line(error: Exception) -> str:
