@@ -36,7 +36,8 @@ NAMES = (
     "vcluster-demo",
     "vcluster",
 )
-#: Kind -> how many, with few of what takes long to make; a name may be there more than once, as only key pairs and credentials forbid it.
+#: Kind -> how many, with few of what takes long to make. A name may be there more than once, as only key pairs and
+#: credentials forbid it.
 COUNTS = {
     "network": 5,
     "subnet": 5,

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,8 @@ __all__ = ["databases", "restore", "save", "state_folder"]
 # What a prepared state depends on; a change in any makes a new one.
 _SOURCES = ("requirements.txt", "config.py", "prepare.py", "identity.py", "furnish.py", "layout.py")
 _KEPT = ("mysql", "state")
+UNUSED = 14 * 86400.0
+"""Seconds after which a prepared state that no lab has copied since is removed."""
 
 
 def state_folder() -> Path:
@@ -114,6 +117,9 @@ def save(lab: Layout) -> None:
 
 def keep(lab: Layout) -> None:
     """Copy what ``save`` made fit for keeping, once MariaDB has ended, to where ``restore`` finds it."""
+    for old in install.cache_folder().glob("state-*"):
+        if time.time() - old.stat().st_mtime > UNUSED:
+            shutil.rmtree(old, ignore_errors=True)
     target = state_folder()
     new = target.with_name(f"{target.name}.{os.getpid()}")
     new.mkdir(mode=0o700, parents=True)
@@ -135,6 +141,7 @@ def kept_password() -> str:
 
 def copy(lab: Layout) -> None:
     """Copy the prepared state into a lab's folder, before anything of it runs."""
+    os.utime(state_folder())  # still in use
     for name in _KEPT:
         subprocess.run(["cp", "--archive", "--reflink=auto", state_folder() / name, lab.root], check=True)
 
