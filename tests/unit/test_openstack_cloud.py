@@ -388,9 +388,7 @@ def test_no_secret_is_in_what_is_said(fake: FakeCloud, cloud: OpenStackCloud, fl
 
 
 @pytest.mark.usefixtures("flavors")
-def test_no_secret_is_in_a_debug_log(
-    fake: FakeCloud, cloud: OpenStackCloud, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_secret_is_in_a_debug_log(fake: FakeCloud, cloud: OpenStackCloud, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     fake.nova("POST", "/servers", status_code=202, json={"server": {"id": "s1", "adminPass": "hunter3"}})
     cloud.create_machine(REF, machine_request(user_data="#cloud-config\n# hunter2\n"))
