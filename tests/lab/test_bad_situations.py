@@ -1,0 +1,364 @@
+"""What a person is told when the cloud, the credential or the spec will not do; nothing has been made by then."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.lab.layout import free_ports
+from vcluster.cli import main
+
+if TYPE_CHECKING:
+    from tests.lab.lab import LabClient
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
+
+USAGE, CLOUD, QUOTA = 2, 1, 3
+
+
+@dataclass
+class Stage:
+    """Where a situation is set up: the lab, and the credentials of the person at the terminal."""
+
+    lab: LabClient
+    folder: Path
+    clouds: dict[str, Any]
+
+    @property
+    def demo(self) -> Any:
+        return self.lab.connection("demo")
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The person's own cloud in clouds.yaml."""
+        entry: dict[str, Any] = self.clouds["clouds"]["demo"]
+        return entry
+
+
+Setting = Callable[[Stage], AbstractContextManager[Mapping[str, Any] | None]]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """One thing that is wrong.
+
+    Attributes:
+        code: the command's exit status.
+        words: what the message must say, the remedy among it.
+        spec: fields of the spec that differ.
+        setting: prepares the lab or the credentials, and takes that back; may give further fields of the spec.
+        command: the command line; ``SPEC`` is the spec's file.
+    """
+
+    name: str
+    code: int
+    words: tuple[str, ...]
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    setting: Setting | None = None
+    command: tuple[str, ...] = ("up", "SPEC", "--yes")
+
+
+# Settings ---------------------------------------------------------------------------------------------------------
+
+
+def entry(**changes: Any) -> Setting:
+    """Other words in the person's entry of clouds.yaml; None removes one. ``auth`` is merged."""
+
+    @contextlib.contextmanager
+    def prepare(stage: Stage) -> Iterator[None]:
+        for key, value in changes.items():
+            if key == "auth":
+                stage.entry["auth"] = {k: v for k, v in {**stage.entry["auth"], **value}.items() if v is not None}
+            else:
+                stage.entry[key] = value
+        yield
+
+    return prepare
+
+
+def quota(**limits: int) -> Setting:
+    @contextlib.contextmanager
+    def prepare(stage: Stage) -> Iterator[None]:
+        stage.lab.set_quota("demo", **limits)
+        try:
+            yield
+        finally:
+            stage.lab.reset_quota()
+
+    return prepare
+
+
+def forbidden(service: str, *rules: str) -> Setting:
+    @contextlib.contextmanager
+    def prepare(stage: Stage) -> Iterator[None]:
+        stage.lab.forbid(service, *rules)
+        try:
+            yield
+        finally:
+            stage.lab.forbid(service)
+
+    return prepare
+
+
+@contextlib.contextmanager
+def no_clouds_yaml(stage: Stage) -> Iterator[None]:
+    stage.clouds.clear()
+    yield
+
+
+@contextlib.contextmanager
+def nobody_there(stage: Stage) -> Iterator[None]:
+    (port,) = free_ports(1)
+    stage.entry["auth"]["auth_url"] = f"http://127.0.0.1:{port}/v3"
+    yield
+
+
+@contextlib.contextmanager
+def no_keystone_there(stage: Stage) -> Iterator[None]:
+    stage.entry["auth"]["auth_url"] = stage.lab.upstreams["image"] + "/nothing/v3"
+    yield
+
+
+@contextlib.contextmanager
+def credential_taken_back(stage: Stage) -> Iterator[None]:
+    credential = stage.lab.application_credential("demo", name="taken-back")
+    stage.demo.identity.delete_application_credential(stage.demo.current_user_id, credential.id)
+    stage.entry.clear()
+    stage.entry.update(
+        auth_type="v3applicationcredential",
+        region_name="RegionOne",
+        auth={
+            "auth_url": stage.lab.layout.auth_url("RegionOne"),
+            "application_credential_id": credential.id,
+            "application_credential_secret": credential.secret,
+        },
+    )
+    yield
+
+
+@contextlib.contextmanager
+def a_reader(stage: Stage) -> Iterator[None]:
+    stage.clouds["clouds"]["demo"] = stage.clouds["clouds"]["reader"]
+    yield
+
+
+@contextlib.contextmanager
+def a_strangers_network(stage: Stage) -> Iterator[Mapping[str, Any]]:
+    network = stage.lab.connection("stranger").network.create_network(name="strangers")
+    try:
+        yield {"network": network.id}
+    finally:
+        stage.lab.connection("stranger").network.delete_network(network.id)
+
+
+@contextlib.contextmanager
+def a_network_without_a_subnet(stage: Stage) -> Iterator[Mapping[str, Any]]:
+    network = stage.demo.network.create_network(name="bare")
+    try:
+        yield {"network": "bare"}
+    finally:
+        stage.demo.network.delete_network(network.id)
+
+
+@contextlib.contextmanager
+def a_network_without_a_router(stage: Stage) -> Iterator[Mapping[str, Any]]:
+    network = stage.demo.network.create_network(name="closed")
+    stage.demo.network.create_subnet(network_id=network.id, ip_version=4, cidr="10.9.9.0/24")
+    try:
+        yield {"network": "closed"}
+    finally:
+        stage.demo.network.delete_network(network.id)
+
+
+@contextlib.contextmanager
+def two_networks_of_one_name(stage: Stage) -> Iterator[Mapping[str, Any]]:
+    made = [stage.demo.network.create_network(name="twice") for _ in range(2)]
+    try:
+        yield {"network": "twice"}
+    finally:
+        for network in made:
+            stage.demo.network.delete_network(network.id)
+
+
+@contextlib.contextmanager
+def a_tiny_network(stage: Stage) -> Iterator[Mapping[str, Any]]:
+    network = stage.demo.network.create_network(name="tiny")
+    stage.demo.network.create_subnet(network_id=network.id, ip_version=4, cidr="10.9.8.0/30")
+    try:
+        yield {"network": "tiny", "access": {"public_ip": False}}
+    finally:
+        stage.demo.network.delete_network(network.id)
+
+
+@contextlib.contextmanager
+def an_address_in_use(stage: Stage) -> Iterator[Mapping[str, Any]]:
+    network = stage.demo.network
+    inner = network.create_network(name="inner")
+    subnet = network.create_subnet(network_id=inner.id, ip_version=4, cidr="10.9.7.0/24")
+    public = network.find_network("public", ignore_missing=False)
+    router = network.create_router(name="inner", external_gateway_info={"network_id": public.id})
+    network.add_interface_to_router(router, subnet=subnet.id)
+    port = network.create_port(network_id=inner.id)
+    address = network.create_ip(floating_network_id=public.id, port_id=port.id)
+    try:
+        yield {"access": {"floating_ip": address.floating_ip_address}}
+    finally:
+        network.delete_ip(address.id)
+        network.delete_port(port.id)
+        network.remove_interface_from_router(router, subnet=subnet.id)
+        network.delete_router(router.id)
+        network.delete_network(inner.id)
+
+
+@contextlib.contextmanager
+def two_images_of_one_name(stage: Stage) -> Iterator[Mapping[str, Any]]:
+    words = {"container_format": "bare", "disk_format": "raw", "data": b"x", "validate_checksum": False}
+    made = [stage.demo.image.create_image(name="twice", allow_duplicates=True, **words) for _ in range(2)]
+    try:
+        yield {"image": "twice"}
+    finally:
+        for image in made:
+            stage.demo.image.delete_image(image.id)
+
+
+@contextlib.contextmanager
+def an_image_that_is_not_ready(stage: Stage) -> Iterator[Mapping[str, Any]]:
+    image = stage.demo.image.create_image(name="empty", container_format="bare", disk_format="raw")
+    try:
+        yield {"image": "empty"}
+    finally:
+        stage.demo.image.delete_image(image.id)
+
+
+# The table --------------------------------------------------------------------------------------------------------
+
+LARGE = {"image": "debian-12", "workers": [{"name": "cpu", "count": 3, "flavor": "m3.quad"}]}
+
+TABLE = (
+    # Who asks
+    Situation("no such cloud", USAGE, ("no cloud", "`demmo`", "`demo`"), {"cloud": "demmo"}),
+    Situation("no clouds.yaml", USAGE, ("no cloud", "no clouds.yaml was found"), setting=no_clouds_yaml),
+    Situation("no variables", USAGE, ("no OS_* variables", "openrc"), {"cloud": "envvars"}),
+    Situation("a wrong password", CLOUD, ("credential", "401"), setting=entry(auth={"password": "wrong"})),
+    Situation("no password", CLOUD, ("password", "required"), setting=entry(auth={"password": None})),
+    Situation("no such user", CLOUD, ("credential", "401"), setting=entry(auth={"username": "nobody"})),
+    Situation("no such project", CLOUD, ("401",), setting=entry(auth={"project_name": "nothing"})),
+    Situation("no project at all", CLOUD, ("no project", "project_name"), setting=entry(auth={"project_name": None})),
+    Situation("no such region", CLOUD, ("no region 'Mars'", "RegionOne"), setting=entry(region_name="Mars")),
+    Situation("nobody at auth_url", CLOUD, ("no answer",), setting=nobody_there),
+    Situation("no Keystone at auth_url", CLOUD, ("auth_url",), setting=no_keystone_there),
+    Situation("a credential taken back", CLOUD, ("credential", "401"), setting=credential_taken_back),
+    Situation("a role that only reads", CLOUD, ("may not", "member"), setting=a_reader),
+    # What the spec names
+    Situation("no such flavor", USAGE, ("spec.yaml:", "m3.smal", "m3.small"), {"head": {"flavor": "m3.smal"}}),
+    Situation("no such image", USAGE, ("spec.yaml:", "debian-13", "debian-12"), {"image": "debian-13"}),
+    Situation("two images of a name", USAGE, ("2 images", "id"), setting=two_images_of_one_name),
+    Situation("an image not ready", USAGE, ("queued",), setting=an_image_that_is_not_ready),
+    Situation(
+        "an image's address",
+        USAGE,
+        ("name or id", "upload"),
+        {"image": {"url": "https://example.org/x.qcow2", "sha256": "0" * 64}},
+    ),
+    Situation("no such network", USAGE, ("spec.yaml:", "no network", "publik"), {"network": "publik"}),
+    Situation("an external network", USAGE, ("public", "external"), {"network": "public"}),
+    Situation("a stranger's network", USAGE, ("no network",), setting=a_strangers_network),
+    Situation("two networks of a name", USAGE, ("2 networks", "id"), setting=two_networks_of_one_name),
+    Situation("a network without a subnet", USAGE, ("IPv4",), setting=a_network_without_a_subnet),
+    Situation("a network without a router", USAGE, ("router",), setting=a_network_without_a_router),
+    Situation("a network without room", QUOTA, ("3 addresses asked",), {}, a_tiny_network),
+    Situation("no such external network", USAGE, ("publik", "public"), {"external_network": "publik"}),
+    Situation("no such address", USAGE, ("127.100.250.250",), {"access": {"floating_ip": "127.100.250.250"}}),
+    Situation("an address in use", USAGE, ("in use",), setting=an_address_in_use),
+    Situation("no such zone", USAGE, ("zone", "nova", "moon"), {"availability_zone": "moon"}),
+    # Room
+    Situation("too few machines", QUOTA, ("instances", "4", "2"), LARGE, quota(instances=2)),
+    Situation("too few processors", QUOTA, ("cores", "13", "8"), LARGE, quota(cores=8)),
+    Situation("too little memory", QUOTA, ("ram",), LARGE, quota(ram=8192)),
+    Situation("too few ports", QUOTA, ("ports",), LARGE, quota(port=3)),
+    Situation("no security groups", QUOTA, ("security groups",), {}, quota(security_group=1)),
+    Situation("no networks", QUOTA, ("networks",), {}, quota(network=0)),
+    Situation("no routers", QUOTA, ("routers",), {}, quota(router=0)),
+    Situation("no floating IPs", QUOTA, ("floating",), {}, quota(floatingip=0)),
+    Situation("no volumes", QUOTA, ("volumes",), {"head": {"flavor": "m3.tiny", "root_disk": 20}}, quota(volumes=0)),
+    Situation(
+        "too few gigabytes",
+        QUOTA,
+        ("gigabytes", "40"),
+        {"head": {"flavor": "m3.tiny", "root_disk": 40}},
+        quota(gigabytes=30),
+    ),
+    # What the operator does not allow
+    Situation("no groups by policy", CLOUD, ("may not",), {}, forbidden("network", "create_security_group")),
+    # Commands
+    Situation("down of nothing", 0, ("nothing is there",), command=("down", "bad", "--cloud", "demo", "--yes")),
+    Situation("status of nothing", USAGE, ("no cluster",), command=("status", "bad", "--cloud", "demo")),
+    Situation("ssh to nothing", USAGE, ("no cluster",), command=("ssh", "bad", "--cloud", "demo")),
+    Situation(
+        "nobody of that name",
+        USAGE,
+        ("nobody",),
+        command=("down", "bad", "--cloud", "demo", "--owner", "nobody", "--yes"),
+    ),
+)
+
+
+def what_is_there(lab: LabClient) -> set[str]:
+    """The project's resources that `up` could make, by id."""
+    demo = lab.connection("demo")
+    network, mine = demo.network, lab.project_id()
+    found: list[Any] = [*demo.compute.servers(), *demo.compute.server_groups(), *demo.block_storage.volumes()]
+    for listing in (network.networks, network.ports, network.routers, network.security_groups, network.ips):
+        found += listing(project_id=mine)
+    return {str(thing.id) for thing in found}
+
+
+@pytest.mark.parametrize("situation", TABLE, ids=[s.name for s in TABLE])
+def test_it_says_what_is_wrong_and_has_made_nothing(
+    situation: Situation,
+    lab: LabClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stage = Stage(lab, tmp_path, yaml.safe_load(lab.clouds_yaml.read_text()))
+    before = what_is_there(lab)
+    with situation.setting(stage) if situation.setting else contextlib.nullcontext() as more:
+        clouds = tmp_path / "clouds.yaml"
+        if stage.clouds:
+            clouds.write_text(yaml.safe_dump(stage.clouds))
+        for name in [n for n in lab.cloud_env() if n.startswith("OS_")]:
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.chdir(tmp_path)
+        # The SDK's other places for this file are fixed when it is loaded.
+        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
+        spec = {
+            "name": "bad",
+            "cloud": "demo",
+            "image": "debian-12",
+            "head": {"flavor": "m3.tiny"},
+            "workers": [{"name": "cpu", "count": 2, "flavor": "m3.tiny"}],
+            **situation.spec,
+            **(more or {}),
+        }
+        (tmp_path / "spec.yaml").write_text(json.dumps(spec, indent=1))
+        code = main(["spec.yaml" if word == "SPEC" else word for word in situation.command])
+    told = capsys.readouterr()
+    said = told.out + told.err
+    assert code == situation.code, said
+    assert [word for word in situation.words if word not in said] == [], said
+    assert "Traceback" not in said
+    assert what_is_there(lab) == before
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(TABLE) >= 30
+    assert len({situation.name for situation in TABLE}) == len(TABLE)
