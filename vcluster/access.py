@@ -218,8 +218,10 @@ class Access:
         names = ", ".join(sorted(m.name for m in observed.machines))
         return UsageError(f"{self.name} has no machine {machine!r}", remedy=f"there are: {names}")
 
-    def _can_ask(self) -> bool:
-        return isinstance(self.cloud, Simulated) or self.folder.known
+    def _can_ask(self, observed: Observed | None = None) -> bool:
+        if isinstance(self.cloud, Simulated):
+            return True
+        return self.folder.known if observed is None else self._keys_fit(observed)
 
     def _control(self) -> Control:
         if isinstance(self.cloud, Simulated):

@@ -264,9 +264,10 @@ class BringUp(Runner):
             image()
             if cancel is not None and cancel.is_set():
                 raise CancelledError("interrupted before anything was made")
+        told = self._tell_head(spec, observed)
         changed = self._write(spec, observed)
         goal = replace(goal, claim=self.folder.keyring().claim)
-        return self._run(
+        result = self._run(
             goal,
             max(1.0, order.end - clock.now()),
             cancel,
@@ -275,6 +276,9 @@ class BringUp(Runner):
             may_destroy=agreed,
             first=None if changed else self._fresh(glance),
         )
+        if not told:
+            self._keep_on_head(spec)
+        return result
 
     def _refuse_expired(self, observed: Observed) -> None:
         expiry = expiry_of(observed.notes)
@@ -289,24 +293,37 @@ class BringUp(Runner):
         self._log(f"{self.name} has expired: `vcluster reap` will shelve it", level="warning")
 
     def _write(self, spec: ClusterSpec, observed: Observed) -> bool:
-        """Put what the spec says where later runs look: into the folder, on the cluster, on its head.
+        """Put what the spec says where later runs look: into the folder, and on the cluster.
 
         Returns:
             Whether anything of the cluster is not any more as it was observed.
         """
-        text = spec.to_yaml()
-        self.folder.write_spec(text)
+        self.folder.write_spec(spec.to_yaml())
         said = lifetime_notes(spec, observed.notes, self.cloud.now())
         if changed := {key: value for key, value in said.items() if key in observed.notes}:
             self.cloud.annotate(self.ref, changed)
-        head = observed.head
-        if head is None or observed.notes.get(NOTE_SPEC, spec.digest) == spec.digest:
-            return bool(changed)  # a new head has it from its first boot on
+        return bool(changed)
+
+    def _tell_head(self, spec: ClusterSpec, observed: Observed) -> bool:
+        """Put a changed spec on the head; whether it knows this one, or will: a new head has it from its first boot on.
+
+        One that is off, or was never ready, is told when the cluster is up.
+        """
+        head, known = observed.head, observed.notes.get(NOTE_SPEC, "")
+        if not known and (old := self.folder.read_spec()):
+            known = old.digest
+        if head is None or known == spec.digest:
+            return True
+        ready = head.state is MachineState.ACTIVE and NOTE_SPEC in observed.notes
+        return ready and self._keep_on_head(spec)
+
+    def _keep_on_head(self, spec: ClusterSpec) -> bool:
         try:
-            self._keep_spec(text)
+            self._keep_spec(spec.to_yaml())
         except (CloudError, UsageError) as error:
             self._log(f"the head has not the new spec: {error.message}", level="warning")
-        return bool(changed)
+            return False
+        return True
 
 
 def _missing(goal: Goal, observed: Observed) -> list[Slot]:

@@ -112,10 +112,12 @@ class Runner(Access):
         began = time.monotonic()
         self._kept = []
         control = self._control()
+        # A cluster that is brought up gets our keys, whatever was there before; one that is put to rest has its own.
+        there = first[0] if first and goal.power is not Power.RUNNING else None
         try:
             loop = self._loop(
                 goal,
-                control=control if self._can_ask() else None,
+                control=control if self._can_ask(there) else None,
                 cancel=cancel or threading.Event(),
                 image=image,
                 render=render,

@@ -75,6 +75,16 @@ def test_what_the_one_scaled_the_other_does_not_scale_back(cloud: MemoryCloud, h
     assert len(list(cloud.observe(here.ref).workers())) == 1
 
 
+def test_what_changed_while_the_head_was_off_is_told_to_it_afterwards(
+    cloud: MemoryCloud, here: Cluster, there: Cluster
+) -> None:
+    here.stop()
+    here.scale("cpu", 3)
+    assert not there.up().changed
+    assert there.folder.read_spec() == here.folder.read_spec()
+    assert len(list(cloud.observe(here.ref).workers())) == 3
+
+
 def test_a_stopped_cluster_starts_from_there(here: Cluster, there: Cluster) -> None:
     here.stop()
     there.start()
