@@ -235,6 +235,21 @@ def test_a_wrong_region(fake: FakeCloud, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "RegionOne" in caught.value.remedy
 
 
+def test_no_region_where_there_are_several(fake: FakeCloud) -> None:
+    from pathlib import Path
+
+    file = Path("clouds.yaml")
+    file.write_text(file.read_text().replace("region_name: RegionOne", "interface: public"))
+    assert connected(fake).ref("demo").name == "demo"  # there is but one
+    two = token()
+    endpoints = two["token"]["catalog"][0]["endpoints"]
+    endpoints.append(endpoints[0] | {"region": "RegionTwo", "region_id": "RegionTwo", "id": "2"})
+    fake.login(two)
+    with pytest.raises(PermanentError, match="several regions") as caught:
+        connected(fake).ref("demo")
+    assert "RegionOne, RegionTwo" in caught.value.remedy
+
+
 def test_an_unknown_cloud_names_the_nearest(fake: FakeCloud) -> None:
     with pytest.raises(UsageError, match="no cloud `js`") as caught:
         OpenStackCloud.connect("js")

@@ -17,6 +17,7 @@ from vcluster.clouds.openstack.lookups import Lookups
 from vcluster.clouds.openstack.networks import Foreign
 from vcluster.clouds.openstack.notes import Notes
 from vcluster.clouds.openstack.observe import Observer
+from vcluster.clouds.openstack.parts import PartMaker
 from vcluster.clouds.openstack.power import Switch
 from vcluster.errors import CancelledError
 from vcluster.model import (
@@ -68,6 +69,7 @@ class OpenStackCloud:
         self._observer = Observer(services, known, foreign, self._pool)
         self._planner = Planner(services, self._lookups, foreign, self._pool)
         self._maker = Maker(services, self._lookups, known)
+        self._parts = PartMaker(services, known)
         self._remover = Remover(services, known, self._pool)
         self._switch = Switch(services, known, self._remover)
         self._notes = Notes(services)
@@ -140,7 +142,7 @@ class OpenStackCloud:
         return self._maker.network(ref, tag)
 
     def create_part(self, ref: ClusterRef, request: PartRequest, observed: Observed) -> Part:
-        return self._maker.part(ref, request, observed)
+        return self._parts.make(ref, request, observed)
 
     def create_volume(self, ref: ClusterRef, request: VolumeRequest) -> Part:
         return self._maker.volume(ref, request)
@@ -189,6 +191,6 @@ class OpenStackCloud:
         self._remover.part(ref, part)
 
     def close(self) -> None:
-        """Close the connections; what is under way ends first."""
-        self._pool.shutdown()
+        """Close the connections; requests that are under way end first."""
+        self._pool.shutdown(cancel_futures=True)
         self._services.close()

@@ -68,6 +68,7 @@ class Services:
         self._cloud = cloud
         self._lock = threading.Lock()
         self._identity: Identity | None = None
+        self._volumes: bool | None = None
         self.clock = Clock()
         proxies: dict[str, Callable[[], Proxy]] = {
             "compute": lambda: connection.compute,
@@ -103,7 +104,9 @@ class Services:
     @property
     def has_volumes(self) -> bool:
         """Whether there is a Cinder."""
-        return self._has("block-storage")
+        if self._volumes is None:
+            self._volumes = self._has("block-storage")
+        return self._volumes
 
     def close(self) -> None:
         """Close the connections."""
@@ -147,6 +150,11 @@ class Services:
             raise PermanentError(
                 f"cloud `{self._cloud}`: this project has no compute service",
                 remedy="an allocation must be active for the project; check project_name, or ask the operator",
+            )
+        if not region and len(regions) > 1:
+            raise PermanentError(
+                f"cloud `{self._cloud}` has several regions, and the credential names none",
+                remedy=f"set region_name (OS_REGION_NAME): {', '.join(sorted(regions))}",
             )
         if region and region not in regions:
             raise PermanentError(

@@ -1,0 +1,198 @@
+"""The making of what stands around machines: subnet, router, groups, floating IP.
+
+As in :mod:`vcluster.clouds.openstack.create`, identity is in each create call and no call is repeated by itself. Two
+parts take two calls, a security group its rules and a gateway its router: in between they are there, marked, and not
+ready, and the next run completes them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import replace
+
+from vcluster.chosen import chosen_network, chosen_part, chosen_ports
+from vcluster.clouds.openstack import marks, pictures
+from vcluster.clouds.openstack.connect import Services
+from vcluster.clouds.openstack.known import Known
+from vcluster.clouds.openstack.rest import Json
+from vcluster.errors import CloudError, ConflictError, PermanentError
+from vcluster.model import ClusterRef, Network, Observed, Part, PartKind, PartRequest, Port, Role
+
+__all__ = ["PartMaker"]
+
+SSH = 22
+
+
+class PartMaker:
+    """Makes parts.
+
+    Args:
+        services: the cloud.
+        known: is told of everything made.
+    """
+
+    def __init__(self, services: Services, known: Known) -> None:
+        self._services = services
+        self._known = known
+
+    def make(self, ref: ClusterRef, request: PartRequest, observed: Observed) -> Part:
+        """Make one, or complete the one that is not ready."""
+        old = chosen_part(observed, request.kind, request.name)
+        ways = {
+            PartKind.SUBNET: self._subnet,
+            PartKind.ROUTER: self._router,
+            PartKind.GATEWAY: self._gateway,
+            PartKind.SECURITY_GROUP: self._security_group,
+            PartKind.SERVER_GROUP: self._server_group,
+            PartKind.FLOATING_IP: self._floating_ip,
+        }
+        way = ways.get(request.kind)
+        if way is None:
+            raise PermanentError(f"a {request.kind} is not made in this way")
+        part = way(ref, request, observed, old)
+        self._known.made_part(ref, part)
+        return part
+
+    def _subnet(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
+        network = _own_network(ref, observed)
+        body = {
+            "network_id": network.uuid,
+            "name": ref.name,
+            "description": request.tag,
+            "ip_version": 4,
+            "cidr": _detail(request, "cidr"),
+        }
+        told = self._services.network.post("/subnets", {"subnet": body}, doing="create subnet")["subnet"]
+        return _made(pictures.subnet(ref, told))
+
+    def _router(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
+        body = {
+            "name": ref.name,
+            "description": request.tag,
+            "external_gateway_info": {"network_id": _detail(request, "network")},
+        }
+        told = self._services.network.post("/routers", {"router": body}, doing="create router")["router"]
+        return _made(pictures.router(ref, told))
+
+    def _gateway(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
+        """First a port that carries our tag, also where the router was there before; then it is attached."""
+        subnet, network = _need(observed, PartKind.SUBNET), _own_network(ref, observed)
+        router = request.detail.get("router") or _need(observed, PartKind.ROUTER).uuid
+        service = self._services.network
+        if old is None:
+            if not network.cidr:
+                raise ConflictError("create gateway: the network's subnet is not listed yet")
+            address = str(ipaddress.ip_network(network.cidr)[1])  # Neutron's default for a subnet's gateway
+            body = {
+                "network_id": network.uuid,
+                "name": f"{ref.name}-gateway",
+                "description": request.tag,
+                "fixed_ips": [{"subnet_id": subnet.uuid, "ip_address": address}],
+            }
+            told = service.post("/ports", {"port": body}, doing="create the router's port")["port"]
+            old = _made(pictures.gateway(ref, told))
+            self._known.made(ref, old.uuid)
+        path = f"/routers/{router}/add_router_interface"
+        service.put(path, {"port_id": old.uuid}, doing="attach the subnet to its router")
+        return replace(old, ready=True, used_by=router)
+
+    def _security_group(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
+        service = self._services.network
+        if old is None:
+            members = request.name == "members"
+            body = {
+                "name": marks.group_name(ref, request.name),
+                "description": marks.signed(ref, request.tag) if members else request.tag,
+            }
+            doing = f"create security group {body['name']}"
+            told = service.post("/security-groups", {"security_group": body}, doing=doing)["security_group"]
+            old = _made(pictures.security_group(ref, told))
+            self._known.made(ref, old.uuid)
+        rules = {"security_group_rules": _rules(old.uuid, request)}
+        service.post("/security-group-rules", rules, doing=f"open security group {request.name}")
+        return Part(old.uuid, request.tag, request.kind, request.name, created=old.created)
+
+    def _server_group(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
+        body = {"name": marks.server_group_name(ref), "policies": ["soft-anti-affinity"]}
+        told = self._services.compute.post("/os-server-groups", {"server_group": body}, doing="create server group")
+        return _made(pictures.server_group(ref, told["server_group"]))
+
+    def _floating_ip(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
+        """Bound to the head's port from the first moment; one that the spec names is only bound."""
+        port = _head_port(ref, observed)
+        service, given = self._services.network, request.detail.get("uuid", "")
+        if given or old is not None:
+            uuid = given or (old.uuid if old is not None else "")
+            body: Json = {"floatingip": {"port_id": port.uuid}}
+            told = service.put(f"/floatingips/{uuid}", body, doing="bind the floating IP")["floatingip"]
+        else:
+            body = {
+                "floatingip": {
+                    "floating_network_id": _detail(request, "network"),
+                    "port_id": port.uuid,
+                    "description": request.tag,
+                }
+            }
+            told = service.post("/floatingips", body, doing="create floating IP")["floatingip"]
+        self._known.lend(port.uuid, str(told["floating_ip_address"]))
+        return _made(pictures.floating_ip(ref, told, {port.uuid: port}))
+
+
+def _rules(group: str, request: PartRequest) -> list[Json]:
+    """The least that works: SSH to the head from where the spec says, and members among themselves."""
+    rules: list[Json] = []
+    if request.name == "head":
+        for prefix in filter(None, request.detail.get("allow_from", "").split(",")):
+            rules.append(  # noqa: PERF401
+                {
+                    "security_group_id": group,
+                    "direction": "ingress",
+                    "ethertype": f"IPv{ipaddress.ip_network(prefix, strict=False).version}",
+                    "protocol": "tcp",
+                    "port_range_min": SSH,
+                    "port_range_max": SSH,
+                    "remote_ip_prefix": str(ipaddress.ip_network(prefix, strict=False)),
+                }
+            )
+        return rules
+    return [
+        {"security_group_id": group, "direction": "ingress", "ethertype": family, "remote_group_id": group}
+        for family in ("IPv4", "IPv6")
+    ]
+
+
+def _detail(request: PartRequest, word: str) -> str:
+    """What the layout chose; of a part that was there then nothing was to be chosen."""
+    if word not in request.detail:
+        raise PermanentError(
+            f"the {str(request.kind).replace('-', ' ')} {request.name} went away while this ran",
+            remedy="run the same command again: it chooses anew",
+        )
+    return request.detail[word]
+
+
+def _own_network(ref: ClusterRef, observed: Observed) -> Network:
+    found = chosen_network(observed)
+    if found is None or found.foreign or not ref.owns(found.tag):
+        raise ConflictError("the cluster's network is not there")
+    return found
+
+
+def _need(observed: Observed, kind: PartKind) -> Part:
+    found = chosen_part(observed, kind, str(kind))
+    if found is None:
+        raise ConflictError(f"the cluster's {kind} is not there")
+    return found
+
+
+def _head_port(ref: ClusterRef, observed: Observed) -> Port:
+    found = next((p for p in chosen_ports(observed).values() if p.tag == ref.tag(Role.HEAD)), None)
+    if found is None:
+        raise ConflictError("the head's port is not there")
+    return found
+
+
+def _made(part: Part | None) -> Part:
+    if part is None:
+        raise CloudError("the cloud made it without the description that marks it as ours")
+    return part
