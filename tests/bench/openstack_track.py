@@ -29,13 +29,19 @@ class Run:
 
     Attributes:
         seconds: from its start to its end, imports and all.
-        cpu: CPU seconds of the program and of all the services that it kept busy: what it would take on a machine with
-            nothing else to do, whose processors are the bottleneck.
+        own: CPU seconds of the program.
+        services: CPU seconds of all the services that it kept busy.
     """
 
     seconds: float
-    cpu: float
+    own: float
+    services: float
     requests: tuple[Recorded, ...]
+
+    @property
+    def cpu(self) -> float:
+        """Both together: about what it would take on a machine with nothing else to do, since that is the bottleneck."""
+        return self.own + self.services
 
     def tally(self) -> dict[str, int]:
         """Number of requests by kind."""
@@ -46,7 +52,7 @@ class Run:
         return sum(request.method == method and request.template.endswith(ending) for request in self.requests)
 
     def __str__(self) -> str:
-        return f"{self.seconds:.1f} s ({self.cpu:.1f} s CPU), {len(self.requests)} requests"
+        return f"{self.seconds:.1f} s ({self.own:.1f} + {self.services:.1f} s CPU), {len(self.requests)} requests"
 
 
 class Track:
@@ -84,7 +90,7 @@ class Track:
         process.returncode = os.waitstatus_to_exitcode(status)
         assert process.returncode == 0, f"{command}\n{log.read_text()[-8000:]}"
         self._proxy.settle()
-        return Run(seconds, usage.ru_utime + usage.ru_stime + busy, tuple(self._proxy.requests))
+        return Run(seconds, usage.ru_utime + usage.ru_stime, busy, tuple(self._proxy.requests))
 
     def _services(self) -> float:
         """CPU seconds of the lab's processes until now."""
