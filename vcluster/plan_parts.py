@@ -76,11 +76,11 @@ def plan_parts(goal: Goal, seen: Observed, attempts: Attempts) -> StandingParts:
         wave, names = _MAKE_WAVE[request.kind], (request.name,)
         if part is None:
             result.actions.append(Action(Verb.CREATE_PART, wave, names, part=request))
-        elif part.fault and attempts.left(name, part):
+        elif part.fault and attempts.left(name, part) and not part.kept:
             notes = attempts.another(name, part)
             result.actions.append(delete_part(part, part.fault, wave=Wave.REPAIR, notes=notes))
         elif part.fault:
-            result.hopeless = f"the {str(part.kind).replace('-', ' ')} {part.name} fails again and again: {part.fault}"
+            result.hopeless = f"the {str(part.kind).replace('-', ' ')} {part.name} cannot be used: {part.fault}"
         elif not part.ready:
             why = "it is not complete"
             result.actions.append(Action(Verb.CREATE_PART, wave, names, (part.uuid,), why, part=request, old=part))
@@ -92,16 +92,21 @@ def plan_parts(goal: Goal, seen: Observed, attempts: Attempts) -> StandingParts:
 
 def _extra(seen: Observed, chosen: Mapping[PartKey, Part], wanted: set[PartKey]) -> Iterator[Action]:
     """Twins that nothing uses (what does is let go first, and then they are), and parts that are not asked for."""
-    users = {network.uuid for network in seen.networks} | {port.uuid for port in seen.ports}
-    users |= {machine.uuid for machine in seen.machines}
+    users = {port.uuid for port in seen.ports} | {machine.uuid for machine in seen.machines}
     for part in seen.parts:
         key = (part.kind, part.name)
+        counts = chosen.get(key)
         if part.kind is PartKind.VOLUME or part.kept:
             continue
         if key not in wanted:
             yield delete_part(part, "not needed")
-        elif chosen.get(key) is not part and (part.kind is PartKind.SUBNET or part.used_by not in users):
+        elif counts is not part and part.used_by not in users and not _beside(part, counts):
             yield delete_part(part, "a twin")
+
+
+def _beside(part: Part, counts: Part | None) -> bool:
+    """A second subnet on the network that counts: ports may lie on either. It goes with the network."""
+    return part.kind is PartKind.SUBNET and counts is not None and counts.network == part.network
 
 
 def _note_name(kind: PartKind, name: str) -> str:
@@ -176,7 +181,10 @@ def _failed(result: Volumes, part: Part, goal: Goal, attempts: Attempts) -> None
 
 
 def _left_behind(seen: Observed, name: str, parts: Iterable[Part]) -> Iterator[Action]:
-    """While a machine of the name is there, a cloud may not say yet, or no more of a shelved one, that it uses it."""
+    """What no machine uses, before a new one of the name is made: then nobody could tell any more.
+
+    While a machine is there, a cloud may not say yet that it uses its volume, or no more when it is shelved.
+    """
     users = {machine.uuid for machine in seen.machines if machine.name == name}
     told = any(part.kind is PartKind.VOLUME and part.used_by in users for part in seen.parts)
     building = any(m.name == name and m.state is MachineState.BUILD for m in seen.machines)
@@ -184,7 +192,7 @@ def _left_behind(seen: Observed, name: str, parts: Iterable[Part]) -> Iterator[A
         return
     data = _holds_homes(seen, name)
     for part in parts:
-        yield delete_part(part, "no machine uses it", wave=Wave.REPAIR if data else None, destroys_data=data)
+        yield delete_part(part, "no machine uses it", wave=Wave.REPAIR, destroys_data=data)
 
 
 def healed_notes(names: Iterable[str]) -> Iterator[Action]:
