@@ -75,6 +75,8 @@ provider = fernet
 expiration = 86400
 [fernet_tokens]
 key_repository = {lab.path("state/fernet")}
+[fernet_receipts]
+key_repository = {lab.path("state/fernet")}
 [credential]
 key_repository = {lab.path("state/credential")}
 [identity]

@@ -40,7 +40,7 @@ def databases(lab: Layout, venv: Path) -> None:
     database.create_databases(lab)
     env = environment(lab, venv)
 
-    def run(*command: str | Path) -> None:
+    def run(*command: str) -> None:
         result = subprocess.run(
             [venv / "bin" / command[0], *command[1:]],
             env=env,
@@ -50,10 +50,11 @@ def databases(lab: Layout, venv: Path) -> None:
             stderr=subprocess.STDOUT,
         )
         if result.returncode:
-            raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{result.stdout[-3000:]}")
+            logs = [log.read_text()[-3000:] for log in lab.path("log").glob(f"{command[0].split('-')[0]}*.log")]
+            raise RuntimeError("\n".join([f"{' '.join(command)} failed:", result.stdout[-3000:], *logs]))
 
-    def file(service: str, name: str) -> Sequence[str | Path]:
-        return "--config-file", lab.path("etc", service, name)
+    def file(service: str, name: str) -> Sequence[str]:
+        return "--config-file", str(lab.path("etc", service, name))
 
     def keystone() -> None:
         settings = file("keystone", "keystone.conf")
