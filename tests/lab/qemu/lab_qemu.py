@@ -198,7 +198,7 @@ def _host() -> _Host:
     return _Host()
 
 
-class QemuDriver(LabDriver):  # type: ignore[misc]
+class QemuDriver(LabDriver):
     """FakeDriver whose servers are machines."""
 
     capabilities: ClassVar[dict[str, bool]] = {**LabDriver.capabilities, "supports_image_type_qcow2": True}

@@ -270,8 +270,7 @@ def test_deleted_machines_leave_nothing(pair: Pair) -> None:
     assert (head / "seed.iso").stat().st_mode & 0o077 == 0
     for server in pair.servers.values():
         pair.cloud.compute.delete_server(server)
-    for server in pair.servers.values():
-        until(lambda server=server: _gone(pair, server), "end of a server", 2 * MINUTE)  # type: ignore[misc]
+    until(lambda: all(_gone(pair, server) for server in pair.servers.values()), "end of the servers", 2 * MINUTE)
     until(lambda: not machine_processes(pair.lab.root), "end of the processes", MINUTE)
     assert not list((root / "vm").iterdir())
     assert not list((root / "net").iterdir())
