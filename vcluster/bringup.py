@@ -264,6 +264,7 @@ class BringUp(Runner):
             image()
             if cancel is not None and cancel.is_set():
                 raise CancelledError("interrupted before anything was made")
+            self._log(f"{self.name}: {self.cloud.place}")
         told = self._tell_head(spec, observed)
         changed = self._write(spec, observed)
         goal = replace(goal, claim=self.folder.keyring().claim)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Self
 
 from vcluster.actions import NOTE_ATTEMPTS
 from vcluster.clouds.base import Cloud, ClusterSummary
-from vcluster.connect import connect, default_cloud, ref_of
-from vcluster.errors import PermanentError, UsageError
+from vcluster.connect import DEFAULT_CLOUD, connect, default_cloud, ref_of
+from vcluster.errors import PermanentError, SpecError, UsageError
 from vcluster.events import EventHandler
 from vcluster.folder import Folder
 from vcluster.lifecycle import Lifecycle
@@ -61,7 +61,12 @@ class Cluster(Lifecycle):
         home = home or state_root()
         self._own_cloud = cloud is None
         cloud = cloud or connect(given.cloud if given else cloud_name or default_cloud(), home)
-        ref = spec if isinstance(spec, ClusterRef) else ref_of(cloud, given.name if given else str(spec), owner)
+        try:
+            ref = spec if isinstance(spec, ClusterRef) else ref_of(cloud, given.name if given else str(spec), owner)
+        except BaseException:
+            if self._own_cloud:
+                cloud.close()
+            raise
         super().__init__(cloud, ref, Folder(home, ref), on_event, given)
 
     def __enter__(self) -> Self:
@@ -224,21 +229,32 @@ def clusters(
         UsageError: there is no such cloud.
         CloudError: it could not be asked.
     """
-    opened = cloud or connect(cloud_name or default_cloud(), home or state_root())
+    home = home or state_root()
+    opened = cloud or connect(cloud_name or default_cloud(), home)
     try:
         found = sorted(opened.clusters(), key=lambda summary: (summary.ref.name, summary.ref.owner))
-        return [_info(opened, summary) for summary in found]
+        return [_info(opened, summary, home) for summary in found]
     finally:
         if cloud is None:
             opened.close()
 
 
-def _info(cloud: Cloud, summary: ClusterSummary) -> ClusterInfo:
-    table = prices_of(None)
+def _info(cloud: Cloud, summary: ClusterSummary, home: Path) -> ClusterInfo:
+    table = prices_of(_kept_spec(home, summary.ref))
     running = [(flavor, str(MachineState.ACTIVE)) for flavor in summary.flavors]
     try:
         cost = table.total(running, cloud.flavor)
     except PermanentError:
         cost = None  # a flavor that is no longer offered
+    if cloud.name == DEFAULT_CLOUD and not running:
+        cost = None  # nobody pays for this computer
     mine = cloud.ref(summary.ref.name).id == summary.ref.id
     return ClusterInfo.of(summary, mine=mine, cost=cost, unit=table.unit)
+
+
+def _kept_spec(home: Path, ref: ClusterRef) -> ClusterSpec | None:
+    """A cluster's spec where it lies on this computer, for its prices."""
+    try:
+        return Folder(home, ref).read_spec()
+    except SpecError:
+        return None  # somebody edited it; whoever brings that cluster up is told

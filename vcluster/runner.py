@@ -49,7 +49,7 @@ class Runner(Access):
         deletes = goal.power is Power.ABSENT and bool(foreseen.actions)
         if not deletes and not any(action.destroys_data for action in foreseen.actions):
             return False
-        if not confirm(PlanView.of(foreseen)):
+        if not confirm(replace(PlanView.of(foreseen), place=self.cloud.place)):
             raise CancelledError("nothing was changed")
         return True
 

@@ -35,7 +35,8 @@ A line `# yaml-language-server: $schema=…` with the output of `vcluster schema
 file. `vcluster plan SPEC` shows everything that is wrong with it, each with line and column, and changes nothing.
 
 - **Sizes** are `512M`, `1G`, `1.5G`, `2T`, in powers of 1024.
-- **Times** are as Slurm writes them: `30` (minutes), `1:00:00`, `2-00:00:00`, `UNLIMITED`.
+- **Times** of jobs are as Slurm writes them: `30` (minutes), `1:00:00`, `2-00:00:00`, `UNLIMITED`.
+- **Spans of time** of clusters are as on the command line: `90m`, `8h`, `2d`, `1d12h`.
 - **Files** (keys, scripts, certificates) are named relative to the spec's folder, `~` is your home; or put the text
   itself in their place. They are read once, when the spec is read.
 - A key with nothing after it means its default. Unknown keys are refused. `yes`, `no`, `on` and `off` are true and

@@ -328,7 +328,8 @@ def confirmation(run: Run, how: How, *, typed: bool = False) -> Callable[[PlanVi
             )
         name = run.cluster.name
         with run.reporter.question():
-            click.echo(f"This will go from cluster '{clean(name)}':", err=True)
+            where = f", {clean(view.place)}" if view.place else ""
+            click.echo(f"This will go from cluster '{clean(name)}'{where}:", err=True)
             click.echo("\n".join(action_lines(view, only_loss=True)), err=True)
             wanted = f"Type the cluster's name ({name}) to go on: " if typed else "Go on? [y/N] "
             click.echo(wanted, err=True, nl=False)

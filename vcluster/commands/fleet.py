@@ -114,7 +114,10 @@ def sweep_(older_than: float, dry_run: bool, how: How) -> None:
         )
     objects = [
         {
-            "name": each.ref.name, "id": each.ref.id, "owner": each.ref.owner, "deleted": each.deleted,
+            "name": each.ref.name,
+            "id": each.ref.id,
+            "owner": each.ref.owner,
+            "deleted": each.deleted,
             "things": [{"kind": t.kind, "name": t.name, "uuid": t.uuid, "created": t.created} for t in each.things],
         }
         for each in found
@@ -164,8 +167,13 @@ def reap_(dry_run: bool, wait_jobs: float | None, how: How) -> int:
         )
     objects = [
         {
-            "name": each.ref.name, "id": each.ref.id, "owner": each.ref.owner, "act": each.act,
-            "done": each.done, "deletion": each.deletion, "error": each.error,
+            "name": each.ref.name,
+            "id": each.ref.id,
+            "owner": each.ref.owner,
+            "act": each.act,
+            "done": each.done,
+            "deletion": each.deletion,
+            "error": each.error,
         }
         for each in done
     ]

@@ -65,12 +65,13 @@ def plan_(target: str, how: How) -> int:
 
 
 def _plan_text(name: str, view: PlanView) -> str:
-    where = f" in {clean(view.place)}" if view.place else ""
     what = "nothing to do" if view.empty else _count(len(view.actions), "action")
-    lines = [f"{clean(name)}: {what}{where}", *action_lines(view)]
+    lines = [f"{clean(name)}: {what}", *action_lines(view)]
     lines += [f"  … waiting for {clean(phrase)}" for phrase in view.waiting]
     if view.problem:
         lines.append(f"  ! {clean(view.problem)}")
+    if view.place:
+        lines.append(f"  place: {clean(view.place)}")
     lines += [f"  quota: {clean(need)}{'' if need.fits else '  DOES NOT FIT'}" for need in view.quota]
     if (cost := view.cost) is not None:
         total = "" if cost.total is None else f", {cost_text(cost.total, cost.unit)} until it expires"
