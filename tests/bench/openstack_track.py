@@ -40,7 +40,7 @@ class Run:
 
     @property
     def cpu(self) -> float:
-        """Both together: about what it would take on a machine with nothing else to do, since that is the bottleneck."""
+        """Both together: about what bounds it on a machine that has nothing else to do."""
         return self.own + self.services
 
     def tally(self) -> dict[str, int]:
