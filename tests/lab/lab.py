@@ -109,6 +109,7 @@ class Lab(LabClient):
             )
         )
         self._say = say
+        self.layout.save()  # at once, so that a later lab can tell whose folder this is, and that its owner is gone
         self._extra_env = dict(extra_env or {})
         self._processes = Processes(self.root / "log")
 
