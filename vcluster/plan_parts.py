@@ -86,7 +86,8 @@ def plan_parts(goal: Goal, seen: Observed, attempts: Attempts) -> StandingParts:
             result.actions.append(Action(Verb.CREATE_PART, wave, names, (part.uuid,), why, part=request, old=part))
         elif attempts.made(name):
             result.healed.append(name)
-    result.actions.extend(_extra(seen, chosen, wanted))
+    if wanted:  # a cloud with parts wants some for every cluster; who asks for none has not asked the cloud
+        result.actions.extend(_extra(seen, chosen, wanted))
     return result
 
 

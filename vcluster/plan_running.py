@@ -291,7 +291,8 @@ class Running:
             self.actions.append(Action(Verb.CREATE_PORTS, Wave.CLAIM, (self.head_name,)))
         if rest := tuple(name for name in portless if name != self.head_name):
             self.actions.append(Action(Verb.CREATE_PORTS, Wave.PORTS, rest))
-        if notes := {key: word for key, word in self.goal.notes.items() if key not in self.seen.notes}:
+        notes = {key: word for key, word in self.goal.notes.items() if key not in self.seen.notes}
+        if notes and self.claim.standing is not Standing.YOUNG:
             self.actions.append(Action(Verb.NOTE, Wave.PORTS, tuple(notes), notes=notes))
 
     def _make_machines(self, missing: Sequence[Slot], volumes: Volumes) -> None:

@@ -132,8 +132,7 @@ class Reconciler:
         """
         self._deadline = self._clock.now() + timeout
         self._running = True
-        if first is not None:
-            self._view.take(*first)
+        if first is not None and self._view.take(*first):
             self._next = Look.TAKEN
         with ThreadPoolExecutor(self._pool_size, thread_name_prefix=f"vcluster-{self._ref.name}") as pool:
             while True:
@@ -164,7 +163,7 @@ class Reconciler:
         observed = self._view.look(how)
         current = self.plan(observed)
         if not suffices(how, current):
-            observed = self._view.look(Look.WHOLE)
+            observed = self._view.look(Look.WHOLE, ask=how is not Look.MACHINES)
             current = self.plan(observed)
         return observed, current
 

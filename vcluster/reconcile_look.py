@@ -22,6 +22,9 @@ __all__ = ["Look", "View", "look_after", "suffices"]
 WHOLE_EVERY = 15.0
 """Seconds after which a look at the machines alone is no longer enough."""
 
+TAKEN_FOR = 10.0
+"""Seconds for which a caller's look is as good as one's own."""
+
 _CREATIONS = frozenset(
     {
         Verb.CREATE_NETWORK,
@@ -114,14 +117,18 @@ class View:
         """Whether everything was not looked at for long."""
         return self._clock() - self._whole_at >= WHOLE_EVERY
 
-    def take(self, observed: Observed, began: float) -> None:
-        """Take somebody else's look at everything as one's own first."""
+    def take(self, observed: Observed, began: float) -> bool:
+        """Take somebody else's look at everything as one's own first; whether it is young enough for that."""
         self._listed, self.began = own(observed, self._ref), began
+        return self._cloud.now() - began <= TAKEN_FOR
 
-    def look(self, how: Look) -> Observed:
+    def look(self, how: Look, *, ask: bool = True) -> Observed:
         """One picture of the cluster, with what this run did and the listing does not show yet.
 
         ``began`` says when the look began that it comes from, by the cloud's clock.
+
+        Args:
+            ask: ask for the machines' health too, and not believe what was said last.
         """
         if how in (Look.MACHINES, Look.WHOLE):
             began = self._cloud.now()
@@ -132,7 +139,7 @@ class View:
             self._whole_at = self._clock()
             self._whole(self._listed)
         observed = self._ledger.merge(self._listed)
-        if how is not Look.NONE:
+        if how is not Look.NONE and ask:
             head = observed.head
             on = head is not None and head.state is MachineState.ACTIVE
             self._health = self.control.health(observed) if self.control is not None and on else {}

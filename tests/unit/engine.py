@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from vcluster.actions import Goal, Power
 from vcluster.clouds.memory import FLAVORS, MemoryCloud
-from vcluster.events import Event
-from vcluster.model import ClusterRef, Observed, PartKind, PartRequest, Role, Slot, Wishes
+from vcluster.events import Event, StepStarted
+from vcluster.model import ClusterRef, Network, Observed, PartKind, PartRequest, Role, Slot, Wishes
 from vcluster.reconcile import Outcome, Reconciler
 
 
@@ -89,3 +90,25 @@ class Run:
 
     def to(self, goal: Goal, *, timeout: float = 7200.0, pool: int = 4) -> Outcome:
         return self.loop(goal, pool=pool).run(timeout)
+
+
+THERE = Network("there", "", "10.0.0.0/24", foreign=True)
+
+
+def steps(events: list[Event]) -> list[str]:
+    return [f"{e.action} {e.subject}" for e in events if isinstance(e, StepStarted)]
+
+
+def one_of_each(observed: Observed) -> None:
+    assert set(Counter((p.kind, p.name) for p in observed.parts).values()) <= {1}
+    assert set(Counter(p.name for p in observed.ports).values()) <= {1}
+    assert set(Counter(m.name for m in observed.machines).values()) <= {1}
+
+
+def fresh(lag: float = 0.0, *, foreign: bool = False, **more: object) -> MemoryCloud:
+    return MemoryCloud(parts=True, lag=lag, there=THERE if foreign else None, **more)  # type: ignore[arg-type]
+
+
+def clean(cloud: MemoryCloud) -> None:
+    Run(cloud).to(ABSENT)
+    assert cloud.resources() == []

@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
-from engine import ABSENT, SHELVED, STOPPED, Run, running, volumes, whole
+from engine import ABSENT, THERE, Run, clean, fresh, one_of_each, steps, volumes, whole
 
 from vcluster.actions import Goal, Power
-from vcluster.clouds.memory import Fault, FaultScript, MemoryCloud, Trouble
+from vcluster.clouds.memory import Fault, FaultScript, Trouble
 from vcluster.errors import PermanentError, QuotaError, TemporaryError
-from vcluster.events import Event, StepStarted
-from vcluster.model import Health, MachineState, Network, Observed, PartKind, Wishes
-
-THERE = Network("there", "", "10.0.0.0/24", foreign=True)
-
-
-class Killed(BaseException):
-    """Stands for kill -9: nothing in the loop may catch it."""
-
-
-def steps(events: list[Event]) -> list[str]:
-    return [f"{e.action} {e.subject}" for e in events if isinstance(e, StepStarted)]
-
-
-def one_of_each(observed: Observed) -> None:
-    assert set(Counter((p.kind, p.name) for p in observed.parts).values()) <= {1}
-    assert set(Counter(p.name for p in observed.ports).values()) <= {1}
-    assert set(Counter(m.name for m in observed.machines).values()) <= {1}
-
-
-def fresh(lag: float = 0.0, *, foreign: bool = False, **more: object) -> MemoryCloud:
-    return MemoryCloud(parts=True, lag=lag, there=THERE if foreign else None, **more)  # type: ignore[arg-type]
-
-
-def clean(cloud: MemoryCloud) -> None:
-    Run(cloud).to(ABSENT)
-    assert cloud.resources() == []
+from vcluster.model import (
+    ClusterRef,
+    Health,
+    Machine,
+    MachineRequest,
+    MachineState,
+    Part,
+    PartKind,
+    VolumeRequest,
+    Wishes,
+)
 
 
 def test_up_makes_all_that_there_shall_be_in_order() -> None:
@@ -82,6 +67,19 @@ def test_a_callers_own_look_is_the_first() -> None:
     cloud.calls.clear()
     assert not Run(cloud).loop(goal).run(60, seen).changed
     assert cloud.calls == {}
+    cloud.clock.sleep(60)
+    assert not Run(cloud).loop(goal).run(60, seen).changed
+    assert cloud.calls == {"observe": 1}
+
+
+def test_looks_are_as_many_for_many_machines_as_for_few() -> None:
+    looks = []
+    for workers in (2, 60):
+        cloud = fresh()
+        Run(cloud).to(whole(cloud, workers, root_disk=0))
+        Run(cloud).to(ABSENT)
+        looks.append({name: cloud.calls[name] for name in ("observe", "observe machines")})
+    assert looks[0] == looks[1]
 
 
 def test_while_machines_boot_only_they_are_looked_at() -> None:
@@ -257,145 +255,30 @@ def test_answers_that_got_lost_make_no_twins() -> None:
     clean(cloud)
 
 
-# Stop, shelve and back ----------------------------------------------------------------------------------------------
+def test_what_a_slot_says_of_itself_is_in_its_create_calls() -> None:
+    cloud = fresh()
+    goal = whole(cloud, 1)
+    slots = tuple(
+        replace(slot, zone=f"zone-{slot.name}", image="other" if slot.name != "head" else "") for slot in goal.slots
+    )
+    asked: dict[str, tuple[str, str, int, str]] = {}
+    real_volume, real_machine = cloud.create_volume, cloud.create_machine
 
+    def volume(ref: ClusterRef, request: VolumeRequest) -> Part:
+        asked[f"volume {request.name}"] = (request.image, request.zone, request.size, "")
+        return real_volume(ref, request)
 
-def test_stop_drains_first_and_the_workers_come_back() -> None:
-    cloud = MemoryCloud()
-    Run(cloud).to(running(2))
-    run = Run(cloud)
-    run.to(STOPPED)
-    assert steps(run.events)[0] == "drain worker cpu-1 … cpu-2 (2)"
-    assert steps(run.events)[-1] == "stop machine head"
-    back = Run(cloud)
-    assert set(back.to(running(2)).observed.health.values()) == {Health.READY}
-    assert steps(back.events)[-1] == "resume worker cpu-1 … cpu-2 (2)"
+    def machine(ref: ClusterRef, request: MachineRequest) -> Machine:
+        asked[request.name] = (request.image, request.zone, bool(request.volume), request.host_key)
+        return real_machine(ref, request)
 
-
-@pytest.mark.parametrize(("patience", "waits"), [(0.0, False), (50.0, False), (900.0, True)])
-def test_stop_waits_for_jobs_as_long_as_it_may(patience: float, *, waits: bool) -> None:
-    cloud = MemoryCloud()
-    Run(cloud).to(running(2))
-    cloud.occupy("cpu-1", 300.0)
-    began = cloud.now()
-    Run(cloud).to(Goal(Power.STOPPED, job_patience=patience))
-    spent = cloud.now() - began
-    assert spent >= min(patience, 300.0)
-    assert (spent >= 300.0) is waits
-
-
-def test_a_head_that_does_not_answer_does_not_keep_a_cluster_from_being_stopped() -> None:
-    cloud = MemoryCloud()
-    Run(cloud).to(running(2))
-    cloud.entries(cloud.ref("demo"))[0].ready_after = 10_000.0
-    run = Run(cloud)
-    run.to(STOPPED)
-    assert "drain" not in " ".join(steps(run.events))
-
-
-def test_a_scheduler_that_refuses_to_drain_does_not_keep_a_cluster_from_being_stopped() -> None:
-    cloud = MemoryCloud(faults=FaultScript(subjects={("drain", ""): Fault(error=TemporaryError("no route"))}))
-    Run(cloud).to(running(2))
-    observed = Run(cloud).to(STOPPED).observed
-    assert {m.state for m in observed.machines} == {MachineState.SHUTOFF}
-
-
-@pytest.mark.parametrize("parts", [False, True])
-def test_shelve_keeps_the_head_alone_and_unshelve_brings_all_back(*, parts: bool) -> None:
-    cloud = fresh() if parts else MemoryCloud()
-    goal = whole(cloud, 2) if parts else running(2)
-    head = Run(cloud).to(goal).observed.head
-    run = Run(cloud)
-    shelved = run.to(SHELVED).observed
-    assert [(m.name, m.state) for m in shelved.machines] == [("head", MachineState.SHELVED)]
-    assert steps(run.events)[0] == "drain worker cpu-1 … cpu-2 (2)"
-    assert steps(run.events)[-1] == "shelve machine head"
-    assert volumes(cloud) == ({"head": "head"} if parts else {})
-    assert not Run(cloud).to(SHELVED).changed
-    back = Run(cloud).to(goal).observed
-    assert set(back.health.values()) == {Health.READY}
-    assert len(back.health) == 3
-    assert head is not None
-    assert back.head is not None
-    assert back.head.uuid == head.uuid
-    clean(cloud)
-
-
-def test_a_head_in_error_is_not_shelved_and_no_worker_goes() -> None:
-    cloud = MemoryCloud()
-    Run(cloud).to(running(2))
-    cloud.kill("head")
-    with pytest.raises(PermanentError, match="the head is in ERROR and cannot be shelved") as caught:
-        Run(cloud).to(SHELVED)
-    assert "vcluster status demo" in caught.value.remedy
-    assert len(cloud.observe(cloud.ref("demo")).machines) == 3
-
-
-# Killed anywhere ----------------------------------------------------------------------------------------------------
-
-
-def kill_after(cloud: MemoryCloud, effect: int) -> None:
-    first = cloud._effects
-
-    def strike(number: int) -> None:
-        if number - first >= effect:
-            raise Killed
-
-    cloud.after_effect = strike
-
-
-def killed(cloud: MemoryCloud, goal: Goal, effect: int) -> bool:
-    """Whether the run was killed after so many side effects."""
-    kill_after(cloud, effect)
-    try:
-        Run(cloud).to(goal, pool=1)
-    except Killed:
-        return True
-    finally:
-        cloud.after_effect = None
-    return False
-
-
-KINDS = [(0.0, False), (4.0, False), (4.0, True)]
-
-
-@pytest.mark.parametrize(("lag", "foreign"), KINDS)
-def test_killed_after_every_single_side_effect_of_up_the_next_run_finishes(lag: float, *, foreign: bool) -> None:
-    effect = 1
-    while True:
-        script = FaultScript(once={"cpu-2": (Trouble.ERROR, 1.0)}, volumes={"cpu-1": 1})
-        cloud = fresh(lag, foreign=foreign, faults=script)
-        if not killed(cloud, whole(cloud, 2, most=3), effect):
-            break
-        if effect % 2:  # the next run comes late, when the claim is old
-            cloud.clock.sleep(1000)
-        observed = Run(cloud).to(whole(cloud, 2, most=3)).observed
-        one_of_each(observed)
-        assert set(observed.health.values()) == {Health.READY}, effect
-        assert volumes(cloud) == {name: name for name in ("head", "cpu-1", "cpu-2")}, effect
-        Run(cloud).to(ABSENT)
-        assert cloud.resources() == [], effect
-        effect += 1
-    assert effect > 20
-
-
-@pytest.mark.parametrize(("lag", "foreign"), KINDS)
-@pytest.mark.parametrize("power", [Power.ABSENT, Power.SHELVED])
-def test_killed_after_every_single_side_effect_of_down_the_next_run_finishes(
-    lag: float, power: Power, *, foreign: bool
-) -> None:
-    effect = 1
-    while True:
-        cloud = fresh(lag, foreign=foreign)
-        Run(cloud).to(whole(cloud, 2, most=3))
-        if not killed(cloud, Goal(power), effect):
-            break
-        Run(cloud).to(Goal(power))
-        if power is Power.SHELVED:
-            observed = Run(cloud).to(whole(cloud, 2, most=3)).observed
-            assert set(observed.health.values()) == {Health.READY}, effect
-            one_of_each(observed)
-            Run(cloud).to(ABSENT)
-        assert cloud.resources() == [], effect
-        effect += 1
-    assert effect > 3
+    cloud.create_volume, cloud.create_machine = volume, machine  # type: ignore[method-assign]
+    loop = Run(cloud).loop(replace(goal, slots=slots))
+    loop._acts._host_key = "ssh-ed25519 AAAA"
+    loop.run(7200)
+    assert asked == {
+        "volume head": ("memory-image", "zone-head", 20, ""),
+        "volume cpu-1": ("other", "zone-cpu-1", 20, ""),
+        "head": ("memory-image", "zone-head", True, "ssh-ed25519 AAAA"),
+        "cpu-1": ("other", "zone-cpu-1", True, ""),
+    }

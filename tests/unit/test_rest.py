@@ -1,0 +1,82 @@
+"""Clusters at rest: drained, stopped, shelved, and back."""
+
+from __future__ import annotations
+
+import pytest
+from engine import SHELVED, STOPPED, Run, clean, fresh, running, steps, volumes, whole
+
+from vcluster.actions import Goal, Power
+from vcluster.clouds.memory import Fault, FaultScript, MemoryCloud
+from vcluster.errors import PermanentError, TemporaryError
+from vcluster.model import Health, MachineState
+
+
+def test_stop_drains_first_and_the_workers_come_back() -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(running(2))
+    run = Run(cloud)
+    run.to(STOPPED)
+    assert steps(run.events)[0] == "drain worker cpu-1 … cpu-2 (2)"
+    assert steps(run.events)[-1] == "stop machine head"
+    back = Run(cloud)
+    assert set(back.to(running(2)).observed.health.values()) == {Health.READY}
+    assert steps(back.events)[-1] == "resume worker cpu-1 … cpu-2 (2)"
+
+
+@pytest.mark.parametrize(("patience", "waits"), [(0.0, False), (50.0, False), (900.0, True)])
+def test_stop_waits_for_jobs_as_long_as_it_may(patience: float, *, waits: bool) -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(running(2))
+    cloud.occupy("cpu-1", 300.0)
+    began = cloud.now()
+    Run(cloud).to(Goal(Power.STOPPED, job_patience=patience))
+    spent = cloud.now() - began
+    assert spent >= min(patience, 300.0)
+    assert (spent >= 300.0) is waits
+
+
+def test_a_head_that_does_not_answer_does_not_keep_a_cluster_from_being_stopped() -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(running(2))
+    cloud.entries(cloud.ref("demo"))[0].ready_after = 10_000.0
+    run = Run(cloud)
+    run.to(STOPPED)
+    assert "drain" not in " ".join(steps(run.events))
+
+
+def test_a_scheduler_that_refuses_to_drain_does_not_keep_a_cluster_from_being_stopped() -> None:
+    cloud = MemoryCloud(faults=FaultScript(subjects={("drain", ""): Fault(error=TemporaryError("no route"))}))
+    Run(cloud).to(running(2))
+    observed = Run(cloud).to(STOPPED).observed
+    assert {m.state for m in observed.machines} == {MachineState.SHUTOFF}
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_shelve_keeps_the_head_alone_and_unshelve_brings_all_back(*, parts: bool) -> None:
+    cloud = fresh() if parts else MemoryCloud()
+    goal = whole(cloud, 2) if parts else running(2)
+    head = Run(cloud).to(goal).observed.head
+    run = Run(cloud)
+    shelved = run.to(SHELVED).observed
+    assert [(m.name, m.state) for m in shelved.machines] == [("head", MachineState.SHELVED)]
+    assert steps(run.events)[0] == "drain worker cpu-1 … cpu-2 (2)"
+    assert steps(run.events)[-1] == "shelve machine head"
+    assert volumes(cloud) == ({"head": "head"} if parts else {})
+    assert not Run(cloud).to(SHELVED).changed
+    back = Run(cloud).to(goal).observed
+    assert set(back.health.values()) == {Health.READY}
+    assert len(back.health) == 3
+    assert head is not None
+    assert back.head is not None
+    assert back.head.uuid == head.uuid
+    clean(cloud)
+
+
+def test_a_head_in_error_is_not_shelved_and_no_worker_goes() -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(running(2))
+    cloud.kill("head")
+    with pytest.raises(PermanentError, match="the head is in ERROR and cannot be shelved") as caught:
+        Run(cloud).to(SHELVED)
+    assert "vcluster status demo" in caught.value.remedy
+    assert len(cloud.observe(cloud.ref("demo")).machines) == 3
