@@ -14,7 +14,7 @@ import requests_mock
 import yaml
 
 from vcluster.clouds.openstack import OpenStackCloud, marks
-from vcluster.model import ClusterRef, PartKind, Port, Role
+from vcluster.model import ClusterRef, Flavor, MachineRequest, PartKind, Port, Role
 
 KEYSTONE = "http://keystone.test/v3"
 NOVA = "http://nova.test/v2.1"
@@ -173,3 +173,23 @@ def connected(fake: FakeCloud, name: str = "js2") -> OpenStackCloud:
     for service in (services.compute, services.network, services.image, services.volume):
         service._sleep = fake.slept.append
     return cloud
+
+
+def machine_request(**more: Any) -> MachineRequest:
+    given: dict[str, Any] = {
+        "name": "cpu-1",
+        "tag": REF.tag(Role.WORKER),
+        "role": Role.WORKER,
+        "group": "cpu",
+        "flavor": Flavor("m3.tiny", 1, 3072, 20),
+        "port": HEAD_PORT,
+        "image": "i1",
+        "user_data": "#cloud-config\n",
+    }
+    return MachineRequest(**(given | more))
+
+
+@pytest.fixture
+def flavors(fake: FakeCloud) -> None:
+    flavor = {"id": "f1", "name": "m3.tiny", "vcpus": 1, "ram": 3072, "disk": 20}
+    fake.nova("GET", "/flavors/detail", json={"flavors": [flavor]})

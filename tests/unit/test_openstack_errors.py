@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from openstack_kit import GLANCE, KEYSTONE, FakeCloud, cloud, connected, fake, token
+from openstack_kit import GLANCE, FakeCloud, cloud, fake
 
 from vcluster.clouds.openstack import OpenStackCloud, errors
 from vcluster.errors import (
@@ -15,7 +15,6 @@ from vcluster.errors import (
     PermanentError,
     QuotaError,
     TemporaryError,
-    UsageError,
 )
 from vcluster.model import ImageRequest
 
@@ -194,116 +193,6 @@ def test_a_revoked_credential_says_so(fake: FakeCloud, cloud: OpenStackCloud) ->
     fake.nova("GET", "/flavors/detail", status_code=401)
     with pytest.raises(PermanentError, match="does not accept the credential"):
         cloud.flavor("m3.tiny")
-
-
-# Logging in -----------------------------------------------------------------------------------------------------
-
-
-def test_a_wrong_password(fake: FakeCloud, cloud: OpenStackCloud) -> None:
-    body = {"error": {"code": 401, "message": "The request you have made requires authentication.", "title": "x"}}
-    fake.login(status_code=401, json=body)
-    with pytest.raises(PermanentError, match=r"js2.*does not accept the credential") as caught:
-        cloud.ref("demo")
-    assert "secret" not in str(caught.value)
-
-
-def test_keystone_is_down(fake: FakeCloud, cloud: OpenStackCloud) -> None:
-    fake.login(status_code=503)
-    with pytest.raises(TemporaryError, match="asking for a token"):
-        cloud.ref("demo")
-
-
-def test_no_project(fake: FakeCloud, cloud: OpenStackCloud) -> None:
-    fake.login(token(scoped=False))
-    with pytest.raises(PermanentError, match="for no project"):
-        cloud.ref("demo")
-
-
-def test_no_compute_service(fake: FakeCloud, cloud: OpenStackCloud) -> None:
-    fake.login(token(("network",)))
-    with pytest.raises(PermanentError, match="no compute service"):
-        cloud.ref("demo")
-
-
-def test_a_wrong_region(fake: FakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pathlib import Path
-
-    file = Path("clouds.yaml")
-    file.write_text(file.read_text().replace("RegionOne", "RegionTwo"))
-    with pytest.raises(PermanentError, match="no region 'RegionTwo'") as caught:
-        connected(fake).ref("demo")
-    assert "RegionOne" in caught.value.remedy
-
-
-def test_no_region_where_there_are_several(fake: FakeCloud) -> None:
-    from pathlib import Path
-
-    file = Path("clouds.yaml")
-    file.write_text(file.read_text().replace("region_name: RegionOne", "interface: public"))
-    assert connected(fake).ref("demo").name == "demo"  # there is but one
-    two = token()
-    endpoints = two["token"]["catalog"][0]["endpoints"]
-    endpoints.append(endpoints[0] | {"region": "RegionTwo", "region_id": "RegionTwo", "id": "2"})
-    fake.login(two)
-    with pytest.raises(PermanentError, match="several regions") as caught:
-        connected(fake).ref("demo")
-    assert "RegionOne, RegionTwo" in caught.value.remedy
-
-
-def test_an_unknown_cloud_names_the_nearest(fake: FakeCloud) -> None:
-    with pytest.raises(UsageError, match="no cloud `js`") as caught:
-        OpenStackCloud.connect("js")
-    assert "`js2`" in caught.value.remedy
-
-
-def test_no_clouds_yaml(fake: FakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pathlib import Path
-
-    Path("clouds.yaml").unlink()
-    with pytest.raises(UsageError) as caught:
-        OpenStackCloud.connect("js2")
-    assert "no clouds.yaml was found" in caught.value.remedy
-
-
-def test_a_broken_clouds_yaml(fake: FakeCloud) -> None:
-    from pathlib import Path
-
-    Path("clouds.yaml").write_text("clouds: [")
-    with pytest.raises(UsageError) as caught:
-        OpenStackCloud.connect("js2")
-    assert "clouds.yaml" in caught.value.remedy
-
-
-def test_no_variables(fake: FakeCloud) -> None:
-    with pytest.raises(UsageError, match=r"no OS_\* variables"):
-        OpenStackCloud.connect("openstack")
-
-
-@pytest.mark.parametrize("line", ["passwort: secret", "user_id: alice"])
-def test_an_entry_without_a_password(fake: FakeCloud, line: str) -> None:
-    from pathlib import Path
-
-    file = Path("clouds.yaml")
-    file.write_text(file.read_text().replace("password: secret", line))
-    with pytest.raises(PermanentError, match=r"password|passwort"):
-        OpenStackCloud.connect("js2").ref("demo")
-
-
-def test_variables_of_an_openrc(fake: FakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "OS_AUTH_URL": KEYSTONE,
-        "OS_USERNAME": "alice",
-        "OS_PASSWORD": "secret",
-        "OS_PROJECT_NAME": "BIO210042",
-        "OS_USER_DOMAIN_NAME": "Default",
-        "OS_PROJECT_DOMAIN_NAME": "Default",
-        "OS_REGION_NAME": "RegionOne",
-    }.items():
-        monkeypatch.setenv(name, value)
-    cloud = connected(fake, "openstack")
-    assert "BIO210042" in cloud.place
-    assert cloud.ref("demo").owner == "alice"
-    cloud.close()
 
 
 # What a spec may ask for ----------------------------------------------------------------------------------------

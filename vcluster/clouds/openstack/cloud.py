@@ -12,7 +12,7 @@ from vcluster.clouds.openstack.connect import THREADS, Services, connect
 from vcluster.clouds.openstack.create import Maker
 from vcluster.clouds.openstack.delete import Remover
 from vcluster.clouds.openstack.known import Known
-from vcluster.clouds.openstack.layout import Planner
+from vcluster.clouds.openstack.layout import LayoutMaker
 from vcluster.clouds.openstack.lookups import Lookups
 from vcluster.clouds.openstack.networks import Foreign
 from vcluster.clouds.openstack.notes import Notes
@@ -67,12 +67,12 @@ class OpenStackCloud:
         self._known = known
         self._lookups = Lookups(services, self._pool)
         self._observer = Observer(services, known, foreign, self._pool)
-        self._planner = Planner(services, self._lookups, foreign, self._pool)
+        self._layouts = LayoutMaker(services, self._lookups, foreign, self._pool)
         self._maker = Maker(services, self._lookups, known)
         self._parts = PartMaker(services, known)
         self._remover = Remover(services, known, self._pool)
         self._switch = Switch(services, known, self._remover)
-        self._notes = Notes(services)
+        self._notes = Notes(services, known)
 
     @classmethod
     def connect(cls, name: str) -> OpenStackCloud:
@@ -119,7 +119,7 @@ class OpenStackCloud:
         return self._lookups.allowances()
 
     def layout(self, ref: ClusterRef, wishes: Wishes, observed: Observed) -> Layout:
-        return self._planner.layout(ref, wishes, observed)
+        return self._layouts.layout(ref, wishes, observed)
 
     # What is there ---------------------------------------------------------------------------------------------
 

@@ -19,12 +19,12 @@ from vcluster.clouds.openstack.rest import Json
 from vcluster.errors import PermanentError, QuotaError
 from vcluster.model import ClusterRef, Layout, Network, Observed, Part, PartKind, PartRequest, Wishes
 
-__all__ = ["Planner"]
+__all__ = ["LayoutMaker"]
 
 NO_PUBLIC = "set access.public_ip: false, and access.jump to a host that reaches the network"
 
 
-class Planner:
+class LayoutMaker:
     """Makes a :class:`Layout`.
 
     Args:
@@ -48,9 +48,9 @@ class Planner:
 class _Choice:
     """One cluster's."""
 
-    def __init__(self, planner: Planner, ref: ClusterRef, wishes: Wishes, observed: Observed) -> None:
-        self._services, self._pool = planner.services, planner.pool
-        self._lookups, self._foreign = planner.lookups, planner.foreign
+    def __init__(self, maker: LayoutMaker, ref: ClusterRef, wishes: Wishes, observed: Observed) -> None:
+        self._services, self._pool = maker.services, maker.pool
+        self._lookups, self._foreign = maker.lookups, maker.foreign
         self.ref, self.wishes, self.seen = ref, wishes, observed
         self._around: Surroundings | None = None
         self._external: list[Json | None] = []

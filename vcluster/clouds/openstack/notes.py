@@ -12,9 +12,10 @@ from urllib.parse import quote
 
 from vcluster.clouds.openstack import marks
 from vcluster.clouds.openstack.connect import Services
+from vcluster.clouds.openstack.known import Known
 from vcluster.clouds.openstack.observe import group_listing
 from vcluster.clouds.openstack.rest import Json
-from vcluster.model import ClusterRef, Role
+from vcluster.model import ClusterRef, PartKind, Role
 
 __all__ = ["Notes"]
 
@@ -26,10 +27,16 @@ class _Carrier:
 
 
 class Notes:
-    """Writes notes."""
+    """Writes notes.
 
-    def __init__(self, services: Services) -> None:
+    Args:
+        services: the cloud.
+        known: which of two groups of one name counts.
+    """
+
+    def __init__(self, services: Services, known: Known) -> None:
         self._services = services
+        self._known = known
 
     def write(self, ref: ClusterRef, notes: Mapping[str, str]) -> None:
         """Write words, and remove those that are empty. A cluster of which nothing is there has no place for any.
@@ -56,7 +63,9 @@ class Notes:
         """The security group of the members; without one the head's port, then the cluster's own network."""
         name = marks.group_name(ref, "members")
         groups = [told for told in group_listing(self._services, ref) if told.get("name") == name]
-        if (found := _first(ref, "/security-groups", groups)) is not None:
+        counts = self._known.group(ref, PartKind.SECURITY_GROUP, "members")
+        chosen = [told for told in groups if told["id"] == counts] or groups
+        if (found := _first(ref, "/security-groups", chosen)) is not None:
             return found
         network = self._services.network
         for path, key, tag in (

@@ -171,13 +171,12 @@ def _own_networks(ref: ClusterRef, networks: list[Json], subnets: list[Json]) ->
 
 
 def _carriers(ref: ClusterRef, groups: list[Json], ports: list[Json], networks: list[Json]) -> list[list[str]]:
-    """Tags of what notes are written on, in the order in which they count."""
+    """Tags of what notes are written on, in the order in which they count: first of all the head port's group."""
     members = [g for g in groups if g.get("name") == marks.group_name(ref, "members")]
     heads = [p for p in ports if marks.tag_in(p.get("description")) == ref.tag(Role.HEAD)]
-    ours = [x for x in (*members, *heads, *networks) if ref.owns(marks.tag_in(x.get("description")))]
-    return [list(x.get("tags", [])) for x in sorted(ours, key=_age)]
-
-
-def _age(told: Json) -> tuple[int, str, str]:
-    order = 0 if "security_group_rules" in told else 1 if "mac_address" in told else 2
-    return (order, str(told.get("created_at", "")), str(told["id"]))
+    near = {group for told in heads for group in told.get("security_groups", [])}
+    found = []
+    for carriers in (members, heads, networks):
+        ours = [x for x in carriers if ref.owns(marks.tag_in(x.get("description")))]
+        found += sorted(ours, key=lambda x: (x["id"] not in near, str(x.get("created_at", "")), str(x["id"])))
+    return [list(x.get("tags", [])) for x in found]
