@@ -6,10 +6,13 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import vcluster.cluster
+import vcluster.commands.fleet
+import vcluster.commands.look
 import vcluster.reaper
 import vcluster.sweeper
 from vcluster.cli import main
@@ -31,12 +34,10 @@ HOUR = 3600.0
 
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryCloud:
-    """One memory cloud for all commands of a test, its clock near to this computer's, and a spec in the folder."""
-    import time
-
-    from vcluster.clouds.memory import VirtualClock
-
-    made = MemoryCloud(parts=True, clock=VirtualClock(time.time()), limits={"instances": 20})
+    """One memory cloud for all commands of a test, whose clock is everybody's, and a spec in the folder."""
+    made = MemoryCloud(parts=True, limits={"instances": 20})
+    for module in (vcluster.commands.fleet, vcluster.commands.look):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=made.now))
     for module in (vcluster.cluster, vcluster.reaper, vcluster.sweeper):
         monkeypatch.setattr(module, "connect", lambda name, home: made)
     monkeypatch.setenv("TERM", "dumb")
