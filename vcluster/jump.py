@@ -94,7 +94,7 @@ class Tunnel:
         A jump host that is not trusted or lets nobody in will not do so a moment later; all else may be weather.
         """
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=1)
+            self._process.wait(timeout=5)
         if not self._process.returncode:
             return None
         self._words.seek(0)
