@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vcluster.actions import Plan, Verb
 from vcluster.errors import QuotaError
-from vcluster.model import Allowance, PartKind, Slot
+from vcluster.model import Allowance, PartKind, PartRequest, Slot
 
 __all__ = ["Need", "needs", "refusal", "shortages", "without"]
 
@@ -77,7 +77,15 @@ def _asked(plan: Plan) -> Counter[str]:
                 asked["gigabytes"] += action.slot.root_disk
             case Verb.CREATE_PART if action.part is not None and action.old is None:
                 asked[_PARTS[action.part.kind]] += 1
+                if action.part.kind is PartKind.SECURITY_GROUP:
+                    asked["security_group_rules"] += _rules(action.part)
     return asked
+
+
+def _rules(group: PartRequest) -> int:
+    """How many rules a security group has: two for what goes out, which OpenStack makes, and those for what comes in."""
+    networks = [network for network in group.detail.get("allow_from", "").split(",") if network]
+    return 2 + (len(networks) or 2)
 
 
 def _add_machine(asked: Counter[str], slot: Slot) -> None:

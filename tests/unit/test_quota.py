@@ -79,6 +79,16 @@ def test_a_part_that_is_completed_is_there_already() -> None:
     assert needs(Plan((part(PartKind.ROUTER, old),)), allowed(routers=1)) == ()
 
 
+def test_rules_of_security_groups_are_counted() -> None:
+    head = PartRequest(
+        PartKind.SECURITY_GROUP, "head", "t", {"allow_from": "192.0.2.0/24,198.51.100.0/24,2001:db8::/32"}
+    )
+    members = PartRequest(PartKind.SECURITY_GROUP, "members", "t")
+    made = Plan(tuple(Action(Verb.CREATE_PART, Wave.NETWORK, (p.name,), part=p) for p in (head, members)))
+    found = {need.resource: need.asked for need in needs(made, allowed(security_groups=9, security_group_rules=9))}
+    assert found == {"security_groups": 2, "security_group_rules": 9}
+
+
 def test_minus_one_is_no_limit() -> None:
     assert Need("cores", 10**6, 10**6, -1).fits
     assert Need("cores", 4, 6, 10).fits
