@@ -83,7 +83,7 @@ def _asked(plan: Plan) -> Counter[str]:
 
 
 def _rules(group: PartRequest) -> int:
-    """How many rules a security group has: two for what goes out, which OpenStack makes, and those for what comes in."""
+    """How many rules a security group has: two that OpenStack makes for what goes out, and those for what comes in."""
     networks = [network for network in group.detail.get("allow_from", "").split(",") if network]
     return 2 + (len(networks) or 2)
 
