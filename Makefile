@@ -9,8 +9,9 @@ BIN  = $(VENV)/bin
 # What a host needs to run a local cluster, and what only the tests need on top.
 DEMO_PACKAGES = ca-certificates e2fsprogs mmdebstrap openssh-client procps qemu-system-x86 qemu-utils uidmap vde2 zstd
 TEST_PACKAGES = binutils git iproute2
-# The lab's database; the rest of the lab is from PyPI. Not mariadb-server, which would start one on the host.
-LAB_PACKAGES = mariadb-client-core mariadb-server-core util-linux
+# The lab's database, and what makes its config drives; the rest of the lab is from PyPI. Not mariadb-server, which would
+# start one on the host.
+LAB_PACKAGES = genisoimage mariadb-client-core mariadb-server-core util-linux
 
 help:
 	@echo 'make demo    a Slurm cluster of three VMs on this machine, an MPI job on it, and away again'
