@@ -90,6 +90,8 @@ class Cluster(Lifecycle):
         """
         observed = self._observe()
         spec = self._spec(observed)
+        if (head := observed.head) and head.state is MachineState.ACTIVE:
+            self._can_ask_now(observed)  # what it was made of may lie on its head alone
         check_changes(spec, observed, self.folder)
         goal = self._goal(spec, observed)
         self._check_images(spec, goal, observed)
