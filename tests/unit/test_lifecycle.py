@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -478,3 +479,37 @@ def test_without_a_volume_there_is_none_to_keep(home: Path, cloud: MemoryCloud) 
     with pytest.raises(UsageError, match="has no volume to keep"):
         demo.down(keep_volumes=True)
     assert cloud.resources() == before
+
+
+# At the same time ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lag", [0.0, 3.0])
+def test_two_at_once_from_two_computers_make_one_cluster(tmp_path: Path, lag: float) -> None:
+    for attempt in range(5):
+        cloud = MemoryCloud(parts=True, lag=lag)
+        both = [cluster(tmp_path / f"{attempt}-{n}", cloud) for n in range(2)]
+        with ThreadPoolExecutor(2) as pool:
+            results = list(pool.map(lambda each: each.up(), both))
+        assert [result.status.state for result in results] == ["ready", "ready"]
+        assert len({each.folder.keyring().claim for each in both}) == 1
+        once = MemoryCloud(parts=True)
+        cluster(tmp_path / f"{attempt}-alone", once).up()
+        assert sorted(cloud.resources()) == sorted(once.resources())
+
+
+def test_two_at_once_with_different_specs_make_one_of_them(tmp_path: Path) -> None:
+    cloud = MemoryCloud(parts=True)
+    both = [cluster(tmp_path / "one", cloud), cluster(tmp_path / "two", cloud, spec(packages=["gfortran"]))]
+
+    def attempt(each: Cluster) -> str:
+        try:
+            return each.up().status.state
+        except UsageError as error:
+            assert "packages" in error.message
+            return "refused"
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(attempt, both)) == ["ready", "refused"]
+    assert len([tag for tag in cloud.resources() if tag.endswith("/head")]) == 2
+    assert cluster(tmp_path / "one", cloud, "demo").status().state == "ready"
