@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vcluster.errors import PermanentError
-from vcluster.model import TAG_PREFIX, ClusterRef, PartKind, Role
+from vcluster.identity import TAG_PREFIX
+from vcluster.model import ClusterRef, PartKind, Role
 
 __all__ = [
     "GROUP",
