@@ -86,6 +86,8 @@ class BringUp(Outlook):
         allowances = self._ask_ahead(spec, image)
         glance = self._glance()
         self._refuse_expired(glance.observed)
+        if self._expired(glance.observed):
+            self._log(f"{self.name} has expired: `vcluster reap` will shelve it", level="warning")
         if glance.observed.head is not None and not self._keys_fit(glance.observed):
             self.adopt(glance.observed, order.end - clock.now(), cancel, boot=True)
             glance = self._glance()
@@ -117,16 +119,16 @@ class BringUp(Outlook):
         return result
 
     def _refuse_expired(self, observed: Observed) -> None:
-        expiry = expiry_of(observed.notes)
-        if expiry is None or not expiry.past(self.cloud.now()):
-            return
         head = observed.head
-        if head is not None and head.state is MachineState.SHELVED:
+        if head is not None and head.state is MachineState.SHELVED and self._expired(observed):
             raise UsageError(
                 f"{self.name} has expired: it would be shelved again at once",
                 remedy=f"`vcluster extend {self.name} 4h` lets it live on",
             )
-        self._log(f"{self.name} has expired: `vcluster reap` will shelve it", level="warning")
+
+    def _expired(self, observed: Observed) -> bool:
+        expiry = expiry_of(observed.notes)
+        return expiry is not None and expiry.past(self.cloud.now())
 
     def _write(self, spec: ClusterSpec, observed: Observed) -> bool:
         """Put what the spec says where later runs look: into the folder, and on the cluster.

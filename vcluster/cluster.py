@@ -149,7 +149,12 @@ class Cluster(Lifecycle):
             DeadlineError: names what was waited for.
             CancelledError: ``cancel`` was set, or ``confirm`` said no.
         """
-        return self._up(self._spec(boot=True), timeout, confirm, cancel, keep_on_failure=keep_on_failure)
+        spec = self._given
+        if spec is None:
+            observed = self._observe()
+            self._refuse_expired(observed)
+            spec = self._spec(observed, boot=True)
+        return self._up(spec, timeout, confirm, cancel, keep_on_failure=keep_on_failure)
 
     def scale(
         self,

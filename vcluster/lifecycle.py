@@ -34,6 +34,7 @@ class Lifecycle(BringUp):
         if observed.notes.get(NOTE_ATTEMPTS + Role.HEAD):
             # A person asked: the head gets a new budget of reboots.
             self.cloud.annotate(self.ref, {NOTE_ATTEMPTS + Role.HEAD: ""})
+        self._refuse_expired(observed)
         return self._up(self._spec(observed, boot=True), timeout, None, cancel)
 
     def stop(
@@ -89,6 +90,7 @@ class Lifecycle(BringUp):
         if observed.head is None or observed.head.state is not MachineState.SHELVED:
             state = "has no head" if observed.head is None else f"is not shelved: its head is {observed.head.state}"
             raise UsageError(f"{self.name} {state}", remedy=f"`vcluster status {self.name}` shows what there is")
+        self._refuse_expired(observed)
         return self._up(self._spec(observed, boot=True), timeout, None, cancel)
 
     def extend(self, seconds: float) -> float:

@@ -173,15 +173,20 @@ def test_what_never_expires_gets_no_more_time(home: Path, cloud: MemoryCloud) ->
         demo.extend(HOUR)
 
 
-def test_an_expired_cluster_stays_on_the_shelf_until_it_gets_more_time(home: Path, cloud: MemoryCloud) -> None:
+def test_an_expired_cluster_stays_on_the_shelf_until_it_gets_more_time(
+    home: Path, cloud: MemoryCloud, tmp_path: Path
+) -> None:
     demo = cluster(home, cloud, spec(expires="8h"))
     demo.up()
     demo.shelve()
     cloud.clock.sleep(DAY)
-    for call in (demo.unshelve, demo.up, demo.start):
-        with pytest.raises(UsageError, match="has expired") as caught:
-            call()
-        assert "vcluster extend demo 4h" in caught.value.remedy
+    elsewhere = cluster(tmp_path / "elsewhere", cloud, "demo")
+    for each in (demo, elsewhere):
+        for call in (each.unshelve, each.up, each.start):
+            with pytest.raises(UsageError, match="has expired") as caught:
+                call()
+            assert "vcluster extend demo 4h" in caught.value.remedy
+            assert demo.status().state == "shelved"
     demo.extend(HOUR)
     assert demo.unshelve().status.state == "ready"
 
@@ -506,10 +511,11 @@ def test_two_at_once_with_different_specs_make_one_of_them(tmp_path: Path) -> No
         try:
             return each.up().status.state
         except UsageError as error:
-            assert "packages" in error.message
-            return "refused"
+            return error.message.splitlines()[-1]
 
     with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(attempt, both)) == ["ready", "refused"]
+        said = sorted(pool.map(attempt, both))
+    assert said[1] == "ready"
+    assert said[0].strip().startswith("packages: ")
     assert len([tag for tag in cloud.resources() if tag.endswith("/head")]) == 2
     assert cluster(tmp_path / "one", cloud, "demo").status().state == "ready"
