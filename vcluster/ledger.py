@@ -81,6 +81,17 @@ class Ledger:
             notes=MappingProxyType({k: v for k, v in {**observed.notes, **recent}.items() if v}),
         )
 
+    def without_deleted(self, observed: Observed) -> Observed:
+        """The same picture without what this run deleted since, machines excepted: those take their time to go."""
+        with self._lock:
+            gone = {uuid for verb, uuid in self._asked if verb in _DELETES and verb is not Verb.DELETE_MACHINE}
+        return replace(
+            observed,
+            networks=tuple(x for x in observed.networks if x.uuid not in gone),
+            ports=tuple(x for x in observed.ports if x.uuid not in gone),
+            parts=tuple(x for x in observed.parts if x.uuid not in gone),
+        )
+
     def _unseen(self, observed: Observed) -> dict[str, Thing]:
         """What listings do not show, or show as it was before this run completed it; forget what they do show."""
         listed: list[Thing] = [*observed.networks, *observed.ports, *observed.machines, *observed.parts]

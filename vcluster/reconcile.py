@@ -162,7 +162,7 @@ class Reconciler:
         self._next = Look.WHOLE
         observed = self._view.look(how)
         current = self.plan(observed)
-        if not suffices(how, current):
+        if not suffices(how, current, leaving=self._goal.power is Power.ABSENT):
             observed = self._view.look(Look.WHOLE, ask=how is not Look.MACHINES)
             current = self.plan(observed)
         return observed, current

@@ -1,8 +1,8 @@
-"""How the loop looks: at everything, at the machines alone, or not at all, where it knows what it made itself.
+"""How the loop looks: at everything, at the machines alone, or not at all, where it knows what it did itself.
 
-A listing of everything is a handful of requests, one of the machines is one. So a wave of creations that succeeded is
-followed by the next without looking, and while machines boot only they are looked at, and everything now and then.
-Nothing is ever deleted, and no run ends, on anything but a look at everything.
+A listing of everything is a handful of requests, one of the machines is one. So a wave that succeeded is followed by
+the next without looking where all goes in one direction, up or down, and while machines boot only they are looked at,
+and everything now and then. No machine is deleted, no twin, and no run ends, but after a look at everything.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _CREATIONS = frozenset(
         Verb.NOTE,
     }
 )
+_FREES = frozenset({Verb.DELETE_PORTS, Verb.DELETE_PART, Verb.DELETE_NETWORK})
 _OF_MACHINES = frozenset(
     {
         Verb.CREATE_MACHINE,
@@ -67,12 +68,16 @@ def look_after(actions: Iterable[Action]) -> Look:
 def _look_after(action: Action) -> Look:
     if action.verb in _OF_MACHINES:
         return Look.MACHINES
-    known = action.verb in _CREATIONS and action.wave is not Wave.CLAIM
+    known = action.verb in _CREATIONS | _FREES and action.wave is not Wave.CLAIM
     return Look.NONE if known and not action.destroys_data else Look.WHOLE
 
 
-def suffices(look: Look, plan: Plan) -> bool:
-    """Whether a plan may be followed that was made after such a look."""
+def suffices(look: Look, plan: Plan, *, leaving: bool) -> bool:
+    """Whether a plan may be followed that was made after such a look.
+
+    Args:
+        leaving: all of the cluster shall go, so that what was seen of it need not be judged again.
+    """
     if look >= Look.WHOLE:
         return True
     if plan.hopeless or plan.claimed:
@@ -80,7 +85,8 @@ def suffices(look: Look, plan: Plan) -> bool:
     if look is Look.MACHINES:
         return bool(plan.waiting) and not plan.actions and not plan.unseen
     first = plan.first_wave()
-    return bool(first) and all(action.verb in _CREATIONS and not action.destroys_data for action in first)
+    known = _FREES if leaving else _CREATIONS
+    return bool(first) and all(action.verb in known and not action.destroys_data for action in first)
 
 
 class View:
@@ -139,6 +145,8 @@ class View:
             self._whole_at = self._clock()
             self._whole(self._listed)
         observed = self._ledger.merge(self._listed)
+        if how <= Look.MACHINES:
+            observed = self._ledger.without_deleted(observed)
         if how is not Look.NONE and ask:
             head = observed.head
             on = head is not None and head.state is MachineState.ACTIVE

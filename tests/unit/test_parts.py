@@ -117,6 +117,15 @@ def test_down_goes_backwards() -> None:
     assert not any("volume" in kind for kind in places)  # they go with their machines
 
 
+def test_down_looks_no_more_often_than_it_must() -> None:
+    cloud = fresh()
+    Run(cloud).to(whole(cloud, 2))
+    cloud.calls.clear()
+    Run(cloud).to(ABSENT)
+    # At first, when the machines are gone, and before the end.
+    assert cloud.calls["observe"] == 3
+
+
 def test_a_volume_that_is_kept_outlives_the_cluster() -> None:
     cloud = fresh()
     Run(cloud).to(whole(cloud, 1))
