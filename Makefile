@@ -1,7 +1,7 @@
 # Each target does its own set-up; a second call finds it done.
 # The order of what a target needs is meant, also under make -j.
 .NOTPARALLEL:
-.PHONY: help demo test lint docs unit vm bench lab lab-test deps deps-demo deps-lab clean
+.PHONY: help demo test lint docs unit vm bench lab lab-test soak deps deps-demo deps-lab clean
 
 VENV = .venv
 BIN  = $(VENV)/bin
@@ -22,7 +22,8 @@ help:
 	@echo 'make vm      the tests on real VMs'
 	@echo 'make bench   the benchmarks'
 	@echo 'make lab     a real OpenStack control plane on this machine, to try things on; Ctrl-C ends it'
-	@echo 'make lab-test  the tests against that, without VMs'
+	@echo 'make lab-test  the tests and benchmarks against that, without VMs'
+	@echo 'make soak    the long sweeps on it: kill -9 after every request, 300 seeds of faults, 200 workers; hours'
 	@echo 'make deps    all that the above need: .venv and Debian packages'
 	@echo 'make clean   remove .venv and all that was built here'
 
@@ -31,7 +32,7 @@ demo: deps-demo $(VENV)/.run
 
 # Cheap before dear, so that a mistake is told within a minute. Here the chaos tests take all their hundred seeds.
 test: export VCLUSTER_CHAOS_SEEDS = 100
-test: deps lint docs unit bench vm
+test: deps deps-lab lint docs unit bench lab-test vm
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -48,15 +49,21 @@ unit: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/pytest --timeout 300 tests/bench
 
-vm: deps $(VENV)/.dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m vm --timeout 1500 --durations 10 tests/vm
+vm: deps deps-lab
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m vm --timeout 1500 --durations 10 tests/vm tests/lab
 
 # Flags by LAB=, such as LAB="--machines qemu".
 lab: deps-lab
 	$(BIN)/python -m tests.lab up $(LAB)
 
+# Of the long sweeps a fixed sample; "make soak" is all of them.
 lab-test: deps-lab
 	$(BIN)/pytest -m 'not vm and not browser' --timeout 600 --durations 10 tests/lab
+	$(BIN)/pytest -m lab --timeout 600 tests/bench
+
+soak: export VCLUSTER_SOAK = 1
+soak: deps-lab
+	$(BIN)/pytest -m 'lab and not vm' --durations 10 tests/lab/sweep tests/bench
 
 deps: deps-demo $(VENV)/.dev
 	@sh .ci/debian.sh $(TEST_PACKAGES)
