@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def human(path: Path, line: str) -> str:
     return str(execute(path, "human-monitor-command", **{"command-line": line})).strip()
 
 
-def wait_ready(path: Path, alive: Any, timeout: float) -> None:
+def wait_ready(path: Path, alive: Callable[[], bool], timeout: float) -> None:
     """Wait until QEMU answers.
 
     Args:
