@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from vcluster import spec_checks as checks
 from vcluster import spec_text as texts
 from vcluster.errors import Problem, SpecError
-from vcluster.spec import ClusterSpec, SetupSpec, SlurmSpec, UserSpec, WorkerGroup
+from vcluster.spec import AccessSpec, ClusterSpec, PriceSpec, SetupSpec, SlurmSpec, UserSpec, WorkerGroup
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA+cMUjwyKSdrRS2OZuaCwOSzyKtJEOXcHGKOlK2HI/O"
 
 WORDS = """
     name cloud workers count min_count max_count flavor head cpus memory disk users access ssh_keys allow_from packages
-    setup slurm default_time mirrors ca image x <size>
+    setup slurm default_time mirrors ca image x <size> network expires grace_period root_disk availability_zone jump
+    public_ip floating_ip prices per_hour per_vcpu_hour
 """
 KEYS = st.sampled_from(WORDS.split())
 SCALARS = st.one_of(
@@ -29,7 +30,22 @@ SCALARS = st.one_of(
     st.floats(),
     st.text(max_size=20),
     st.sampled_from(
-        ["demo", "local", "small", "1G", "~/x", "../..", "on", "010", "10.0.0.0/8", KEY, "#!/bin/sh", "\0"]
+        [
+            "demo",
+            "local",
+            "small",
+            "1G",
+            "8h",
+            "me@bastion",
+            "~/x",
+            "../..",
+            "on",
+            "010",
+            "10.0.0.0/8",
+            KEY,
+            "#!/bin/sh",
+            "\0",
+        ]
     ),
 )
 DATA = st.dictionaries(
@@ -86,6 +102,10 @@ def test_any_file_is_a_spec_or_a_spec_error(tmp_path_factory: pytest.TempPathFac
     assert caught.value.problems
 
 
+def place(**fields: str) -> ClusterSpec:
+    return ClusterSpec.model_validate({"name": "demo", "cloud": "x", **fields})
+
+
 SINGLE = {
     "name": checks.cluster_name,
     "cloud": checks.cloud_name,
@@ -99,8 +119,29 @@ SINGLE = {
     "network": lambda value: checks.networks([value])[0],
     "image": lambda value: texts.image_source(value, Path("/srv")),
     "key": lambda value: texts.public_keys([f"{KEY} {value}"], None)[0],
+    "jump": lambda value: AccessSpec(jump=value).jump,
+    "floating-ip": lambda value: AccessSpec(floating_ip=value).floating_ip,
+    "cloud-network": lambda value: place(network=value).network,
+    "zone": lambda value: place(availability_zone=value).availability_zone,
+    "expires": lambda value: place(expires=value).expires,
+    "price": lambda value: PriceSpec(flavor=value, per_hour=1).flavor,
 }
-SEEDS = ["demo", "30", "https://a.org/", "10.0.0.0/8", "fe80::%", "a" * 64, "x.img", "1-2", "", "https://[::1]:80/x"]
+SEEDS = [
+    "me@b.org:22",
+    "192.0.2.1",
+    "8h",
+    "m3.*",
+    "demo",
+    "30",
+    "https://a.org/",
+    "10.0.0.0/8",
+    "fe80::%",
+    "a" * 64,
+    "x.img",
+    "1-2",
+    "",
+    "https://[::1]:80/x",
+]
 
 
 @pytest.mark.parametrize("check", SINGLE.values(), ids=SINGLE)
@@ -111,7 +152,7 @@ SEEDS = ["demo", "30", "https://a.org/", "10.0.0.0/8", "fe80::%", "a" * 64, "x.i
 @settings(max_examples=150, deadline=None)
 def test_no_value_can_end_a_line_or_a_quotation(check: Callable[[str], str], seed: str, tail: str) -> None:
     for value in (seed + tail, tail + seed):
-        with contextlib.suppress(checks.RefusedError):
+        with contextlib.suppress(checks.RefusedError, SpecError):
             assert not set(check(value)) & set("\n\r\0\t\x0b\x0c\x1b\x85\u2028\"'\\`$")
 
 
