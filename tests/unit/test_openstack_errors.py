@@ -193,6 +193,15 @@ def test_a_revoked_credential_says_so(fake: FakeCloud, cloud: OpenStackCloud) ->
     fake.nova("GET", "/flavors/detail", status_code=401)
     with pytest.raises(PermanentError, match="does not accept the credential"):
         cloud.flavor("m3.tiny")
+    assert len(fake.slept) == 4
+
+
+def test_a_service_that_mistrusts_a_new_token_is_asked_again(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    made = {"status_code": 201, "json": {"network": {"id": "n1"}}}
+    refused = {"status_code": 401}
+    fake.neutron("POST", "/networks", refused, refused, refused, made)
+    assert cloud.create_network(cloud.ref("demo"), "vcluster/0123456789/network").uuid == "n1"
+    assert len(fake.slept) == 1  # each try is two: keystoneauth's own, with a new token
 
 
 # What a spec may ask for ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vcluster.clouds.openstack import errors
-from vcluster.errors import TemporaryError
+from vcluster.errors import CloudError, TemporaryError
 from vcluster.retry import delay as backoff
 
 if TYPE_CHECKING:
@@ -158,19 +158,20 @@ class Service:
                 self._sleep(max(error.delay, backoff(tries) / 4))
 
     def _once(self, call: Callable[[], Json]) -> Json:
-        """The call, again only where the cloud said that it did nothing but count: 429."""
-        for tries in range(1, TRIES):
+        """The call, again only where the cloud said that it did nothing: it counts calls, or mistrusts our token.
+
+        keystoneauth gets a new token after the first 401. A second one, to a token of this very second, is the
+        service's trouble with Keystone more often than ours.
+        """
+        tries = 0
+        while True:
+            tries += 1
             try:
                 return call()
-            except _RateLimitedError as limited:
-                error = limited.error
-                if error.delay > PATIENCE:
-                    raise error from None
-                self._sleep(max(error.delay, backoff(tries) / 4))
-        try:
-            return call()
-        except _RateLimitedError as limited:
-            raise limited.error from None
+            except _NotDoneError as refused:
+                if tries >= TRIES or refused.delay > PATIENCE:
+                    raise refused.error from None
+                self._sleep(max(refused.delay, backoff(tries) / 4))
 
     def _call(
         self,
@@ -204,8 +205,8 @@ class Service:
         if status >= 400:
             delay = errors.retry_after(answer.headers, self._clock.now())
             failed = errors.from_answer(status, answer.text, doing=doing, reading=method == "GET", delay=delay)
-            if isinstance(failed, TemporaryError) and status in (413, 429):
-                raise _RateLimitedError(failed)
+            if status in (401, 429) or (status == 413 and isinstance(failed, TemporaryError)):
+                raise _NotDoneError(failed, delay)
             raise failed
         if not answer.content or method == "DELETE":
             return {}
@@ -226,9 +227,15 @@ class Service:
             return self._proxy
 
 
-class _RateLimitedError(Exception):
-    """Inside this file: the cloud did nothing, and says so."""
+class _NotDoneError(Exception):
+    """Inside this file: the cloud did nothing, and says so.
 
-    def __init__(self, error: TemporaryError) -> None:
+    Args:
+        error: what it is for the caller, if it stays so.
+        delay: seconds to wait.
+    """
+
+    def __init__(self, error: CloudError, delay: float) -> None:
         super().__init__(error.message)
         self.error = error
+        self.delay = delay
