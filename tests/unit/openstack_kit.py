@@ -170,6 +170,7 @@ def connected(fake: FakeCloud, name: str = "js2") -> OpenStackCloud:
     """Connect; waits between tries are only noted."""
     cloud = OpenStackCloud.connect(name)
     services = cloud._services
+    services._sleep = fake.slept.append
     for service in (services.compute, services.network, services.image, services.volume):
         service._sleep = fake.slept.append
     return cloud

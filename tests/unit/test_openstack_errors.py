@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from openstack_kit import GLANCE, FakeCloud, cloud, fake
+from openstack_kit import GLANCE, FakeCloud, cloud, connected, fake, token
 
 from vcluster.clouds.openstack import OpenStackCloud, errors
 from vcluster.errors import (
@@ -180,6 +180,24 @@ def test_a_delete_of_what_is_gone_is_done(fake: FakeCloud, cloud: OpenStackCloud
     fake.nova("GET", "/servers/s1", status_code=404, json={"itemNotFound": {"message": "no", "code": 404}})
     cloud.delete_machine(cloud.ref("demo"), "s1")
     assert fake.asked("DELETE") == []
+
+
+@pytest.mark.parametrize("trouble", [{"status_code": 503}, {"status_code": 500}, {"text": "<html>"}])
+def test_a_service_that_does_not_say_its_version_is_asked_again(fake: FakeCloud, trouble: dict[str, object]) -> None:
+    told = token()
+    for entry in told["token"]["catalog"]:
+        if entry["type"] == "image":
+            entry["endpoints"][0]["url"] = "http://glance.test"  # without a version, as most clouds have it
+    fake.login(told)
+    links = [{"rel": "self", "href": f"{GLANCE}/"}]
+    versions = {"versions": [{"id": "v2.17", "status": "CURRENT", "links": links}]}
+    fake.mocker.get("http://glance.test/", [trouble, trouble, {"status_code": 300, "json": versions}])
+    fake.mocker.get("http://glance.test", [trouble, trouble, {"status_code": 300, "json": versions}])
+    image = {"id": "1", "name": "one", "status": "active"}
+    fake.glance("GET", "/images", json={"images": [image]})
+    cloud = connected(fake)
+    assert cloud.image(ImageRequest(source="one"), print) == "1"
+    cloud.close()
 
 
 def test_an_expired_token_is_renewed(fake: FakeCloud, cloud: OpenStackCloud) -> None:

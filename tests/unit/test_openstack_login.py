@@ -25,6 +25,13 @@ def test_keystone_is_down(fake: FakeCloud, cloud: OpenStackCloud) -> None:
     fake.login(status_code=503)
     with pytest.raises(TemporaryError, match="asking for a token"):
         cloud.ref("demo")
+    assert len(fake.asked("POST", "/auth/tokens")) == 5
+
+
+def test_keystone_was_down_for_a_moment(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    good = {"json": token(), "headers": {"X-Subject-Token": "t"}}
+    fake.mocker.post(f"{KEYSTONE}/auth/tokens", [{"status_code": 503}, {"status_code": 429}, good])
+    assert cloud.ref("demo").owner == "alice"
 
 
 def test_no_project(fake: FakeCloud, cloud: OpenStackCloud) -> None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import difflib
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from vcluster.clouds.openstack import errors
-from vcluster.clouds.openstack.rest import TIMEOUT, Clock, Service
+from vcluster.clouds.openstack.rest import TIMEOUT, Clock, Service, repeated
 from vcluster.errors import CloudError, PermanentError, UsageError, VclusterError
 
 if TYPE_CHECKING:
+    from keystoneauth1.access import AccessInfo
     from openstack.connection import Connection
     from openstack.proxy import Proxy
 
@@ -66,6 +68,7 @@ class Services:
     def __init__(self, connection: Connection, cloud: str) -> None:
         self._connection = connection
         self._cloud = cloud
+        self._sleep: Callable[[float], None] = time.sleep
         self._lock = threading.Lock()
         self._identity: Identity | None = None
         self._volumes: bool | None = None
@@ -113,13 +116,18 @@ class Services:
         self._connection.close()
 
     def _authenticate(self) -> Identity:
+        from keystoneauth1.identity import BaseIdentityPlugin
+
         doing = f"cloud `{self._cloud}`"
         session, region = self._connection.session, self._connection.config.get_region_name()
-        plugin = session.auth
-        try:
-            access = getattr(plugin, "get_access", lambda _: None)(session)
-        except Exception as error:
-            raise errors.from_exception(error, doing=doing) from error
+
+        def log_in() -> AccessInfo | None:
+            try:
+                return session.auth.get_access(session) if isinstance(session.auth, BaseIdentityPlugin) else None
+            except Exception as error:
+                raise errors.from_exception(error, doing=doing) from error
+
+        access = repeated(log_in, self._sleep)
         if access is None:
             raise PermanentError(
                 f"{doing}: this kind of credential names no user",
@@ -130,8 +138,8 @@ class Services:
                 f"{doing}: the credential is for no project", remedy="set project_name (OS_PROJECT_NAME)"
             )
         identity = Identity(
-            user=access.user_id,
-            user_name=access.username or access.user_id,
+            user=access.user_id or "",
+            user_name=access.username or access.user_id or "",
             project=access.project_id,
             project_name=access.project_name or access.project_id,
             region=region or "",

@@ -161,7 +161,10 @@ def from_exception(error: Exception, *, doing: str) -> CloudError:  # noqa: PLR0
             f"{doing}: the cloud's catalogue has no such service here: {_first_line(error)}",
             remedy="check `region_name` and `interface` in clouds.yaml (or OS_REGION_NAME, OS_INTERFACE)",
         )
-    if isinstance(error, (ks.DiscoveryFailure, sdk.ServiceDiscoveryException, sdk.NotSupported)):
+    if isinstance(error, (sdk.ServiceDiscoveryException, sdk.NotSupported)):
+        # The catalogue has the service, so it is there; it could not say which versions it speaks.
+        return TemporaryError(f"{doing}: {_first_line(error)}")
+    if isinstance(error, ks.DiscoveryFailure):
         return PermanentError(
             f"{doing}: what answers there is no OpenStack: {_first_line(error)}", remedy="check auth_url (OS_AUTH_URL)"
         )

@@ -11,7 +11,7 @@ import email.utils
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vcluster.clouds.openstack import errors
 from vcluster.errors import CloudError, TemporaryError
@@ -20,7 +20,9 @@ from vcluster.retry import delay as backoff
 if TYPE_CHECKING:
     from openstack.proxy import Proxy
 
-__all__ = ["Clock", "Json", "Params", "Service"]
+__all__ = ["TIMEOUT", "Clock", "Json", "Params", "Service", "repeated"]
+
+T = TypeVar("T")
 
 Json = dict[str, Any]
 """An object as a service sent it."""
@@ -63,6 +65,23 @@ class Clock:
             return
         with self._lock:
             self._ahead = ahead if self._ahead is None else max(self._ahead, ahead)
+
+
+def repeated(call: Callable[[], T], sleep: Callable[[float], None]) -> T:
+    """Run what changes nothing, or may be done twice, again for a few seconds while the cloud is in trouble.
+
+    Raises:
+        TemporaryError: it still is, or asks to be left alone for longer than this waits.
+    """
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return call()
+        except TemporaryError as error:
+            if tries >= TRIES or error.delay > PATIENCE:
+                raise
+            sleep(max(error.delay, backoff(tries) / 4))
 
 
 class Service:
@@ -147,15 +166,7 @@ class Service:
     # Inside ----------------------------------------------------------------------------------------------------
 
     def _repeat(self, call: Callable[[], Json]) -> Json:
-        tries = 0
-        while True:
-            tries += 1
-            try:
-                return self._once(call)
-            except TemporaryError as error:
-                if tries >= TRIES or error.delay > PATIENCE:
-                    raise
-                self._sleep(max(error.delay, backoff(tries) / 4))
+        return repeated(lambda: self._once(call), self._sleep)
 
     def _once(self, call: Callable[[], Json]) -> Json:
         """The call, again only where the cloud said that it did nothing: it counts calls, or mistrusts our token.
