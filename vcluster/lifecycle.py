@@ -165,6 +165,9 @@ class Lifecycle(BringUp):
             raise UsageError(f"{self.name} has no volume to keep", remedy="its machines boot from their flavors' disks")
         self._ask(goal, glance.observed, confirm)
         result = self._run(goal, timeout or DOWN_TIMEOUT, cancel, first=self._fresh(glance))
+        for part in glance.observed.parts if keep_volumes else ():
+            if part.kind is PartKind.VOLUME and part.name == Role.HEAD:
+                self._log(f"kept: the head's volume {part.uuid}")
         if result.status.state == "absent":
             self.folder.remove()
         return result

@@ -9,7 +9,7 @@ from typing import Any
 from vcluster.actions import Action, Plan
 from vcluster.clouds.base import ClusterSummary
 from vcluster.expiry import expiry_of
-from vcluster.model import ClusterRef, Endpoint, Health, MachineState, Observed, Role
+from vcluster.model import ClusterRef, Endpoint, Health, MachineState, Observed, PartKind, Role, Slot
 from vcluster.prices import Cost
 from vcluster.quota import Need
 
@@ -78,11 +78,15 @@ def _lines(action: Action) -> Iterator[PlannedAction]:
         uuid = action.uuids[index] if action.uuids else ""
         detail = action.why
         if not detail and action.slot is not None:
-            flavor = action.slot.flavor
-            detail = (
-                f"{flavor.name} ({flavor.cpus} cpu, {flavor.memory} MiB, {action.slot.root_disk or flavor.disk} GiB)"
-            )
+            detail = _size(action.slot, kind)
         yield PlannedAction(verb, kind.rstrip("s"), name, uuid, detail, action.destroys_data)
+
+
+def _size(slot: Slot, kind: str) -> str:
+    flavor, disk = slot.flavor, slot.root_disk or slot.flavor.disk
+    if kind == PartKind.VOLUME:
+        return f"{disk} GiB"
+    return f"{flavor.name} ({flavor.cpus} cpu, {flavor.memory} MiB, {disk} GiB)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -470,9 +470,13 @@ def test_a_flavor_that_is_not_there_is_said_with_its_line(home: Path, cloud: Mem
 
 
 def test_a_volume_is_kept_when_somebody_asks_for_it(home: Path, cloud: MemoryCloud) -> None:
-    demo = cluster(home, cloud, spec(head={"root_disk": "20G"}))
+    said: list[Event] = []
+    demo = cluster(home, cloud, spec(head={"root_disk": "20G"}), on_event=said.append)
+    assert [a.detail for a in demo.plan().actions if a.kind == "volume"] == ["20 GiB"]
     demo.up()
+    (volume,) = (part.uuid for part in cloud.observe(demo.ref).parts if part.kind == "volume")
     demo.down(keep_volumes=True)
+    assert f"kept: the head's volume {volume}" in [event.message for event in said if isinstance(event, Log)]
     assert [tag.rpartition("/")[2] for tag in cloud.resources()] == ["volume"]
     assert demo.status().state == "absent"
 
