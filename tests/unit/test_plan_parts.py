@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +33,7 @@ from vcluster.plan import plan
 FOREIGN = Network("foreign", "", "10.1.0.0/24", foreign=True)
 OWN_PARTS = standing_parts(ME)
 FOREIGN_PARTS = MemoryCloud(parts=True, there=FOREIGN).layout(ME, Wishes(), Observed()).parts
-CREATIONS = {v for v in Verb if v.startswith("create")}
+EXAMPLES = 400 if int(os.environ.get("VCLUSTER_CHAOS_SEEDS", "10")) >= 100 else 100
 
 
 class FullWorld(PerfectWorld):
@@ -233,7 +234,7 @@ POWERS = st.sampled_from(list(Power))
 DISKS = st.sampled_from([0, 20])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(drawn=worlds(), power=POWERS, root_disk=DISKS)
 def test_nothing_of_others_and_nothing_that_is_kept_is_ever_touched(
     drawn: tuple[Observed, Network | None], power: Power, root_disk: int
@@ -248,7 +249,7 @@ def test_nothing_of_others_and_nothing_that_is_kept_is_ever_touched(
         assert FOREIGN.uuid not in action.uuids
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(drawn=worlds(), root_disk=DISKS, watched=st.booleans())
 def test_nothing_is_made_while_somebody_elses_claim_holds(
     drawn: tuple[Observed, Network | None], root_disk: int, *, watched: bool
@@ -267,7 +268,7 @@ def test_nothing_is_made_while_somebody_elses_claim_holds(
     assert all(action.why == "a twin" for action in made.actions if action.verb is Verb.DELETE_MACHINE)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(drawn=worlds(), root_disk=DISKS)
 def test_machines_are_made_on_a_claim_of_ones_own_that_stands(
     drawn: tuple[Observed, Network | None], root_disk: int
@@ -284,7 +285,7 @@ def test_machines_are_made_on_a_claim_of_ones_own_that_stands(
         assert head.device or not head.claim or NOW - head.created >= 2.0
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(drawn=worlds(), power=POWERS, root_disk=DISKS)
 def test_plans_lead_a_perfect_cloud_to_the_goal_and_use_nothing_up_that_is_in_use(
     drawn: tuple[Observed, Network | None], power: Power, root_disk: int
