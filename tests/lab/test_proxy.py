@@ -18,8 +18,8 @@ import pytest
 
 from tests.lab import proxy_faults as faults
 from tests.lab.proxy import FaultProxy
-from tests.lab.proxy_faults import Fault, Rule, Seeded
-from tests.lab.proxy_record import Moment, Recorded, template_of
+from tests.lab.proxy_faults import Fault, Rule
+from tests.lab.proxy_record import Moment
 
 NET = "11111111-2222-3333-4444-555555555555"
 LARGE = 3 << 20
@@ -293,31 +293,6 @@ def test_rules_skip_and_repeat(proxy: FaultProxy, client: http.client.HTTPConnec
     assert (proxy.count(), ask(client, "DELETE", "/v2.1/servers/1")[0]) == (0, 204)
 
 
-def seeded(seed: int, order: list[str], **options: float) -> dict[str, list[str]]:
-    """Names of the faults that requests to these paths draw, by path."""
-    dice = Seeded(seed, options.get("rate", 0.2), streak=int(options.get("streak", 3)))
-    drawn: dict[str, list[str]] = {path: [] for path in order}
-    for number, path in enumerate(order):
-        fault = dice.draw(Recorded(number, "compute", "GET", path, path, "", 0.0), 99)
-        drawn[path].append(fault.name if fault else "")
-    return drawn
-
-
-def test_a_seed_gives_each_class_its_faults_in_whatever_order() -> None:
-    one = seeded(1, ["/a", "/b", "/c"] * 400)
-    assert one == seeded(1, ["/c"] * 400 + ["/b", "/a"] * 400)
-    assert one != seeded(2, ["/a", "/b", "/c"] * 400)
-    assert one["/a"] != one["/b"]
-    names = [name for column in one.values() for name in column]
-    assert {fault.name for fault in faults.TEMPORARY} == set(names) - {""}
-    assert 0.15 < sum(map(bool, names)) / len(names) < 0.25
-
-
-def test_a_streak_of_faults_ends() -> None:
-    drawn = seeded(1, ["/a"] * 40, rate=1, streak=3)["/a"]
-    assert [bool(name) for name in drawn] == [True, True, True, False] * 10
-
-
 def test_a_fresh_token_never_expires_by_a_seed(proxy: FaultProxy, client: http.client.HTTPConnection) -> None:
     proxy.seed(1, 1.0, [faults.expired()])
     asked = [ask(client, "GET", f"/v2.1/{n}", **{"X-Auth-Token": "one"})[0] for n in "abcdefghij"]
@@ -410,21 +385,3 @@ def test_refuses_addresses_beyond_loopback_and_twice_the_same(service: str) -> N
         FaultProxy({"compute": "http://192.0.2.1:80"})
     with pytest.raises(ValueError, match="another service's address"):
         FaultProxy({"compute": service, "volume": service.replace("v2.1", "v3")})
-
-
-@pytest.mark.parametrize(
-    ("path", "template"),
-    [
-        ("/", "/"),
-        ("/v2.1/servers/detail", "/v2.1/servers/detail"),
-        (f"/v2.1/servers/{NET}/os-interface", "/v2.1/servers/{id}/os-interface"),
-        ("/v2.1/servers/demo-head", "/v2.1/servers/{id}"),
-        (f"/v3/{NET.replace('-', '')}/volumes/detail", "/v3/{id}/volumes/detail"),
-        (f"/v2.0/ports/{NET}/tags/vcluster%2Fx", "/v2.0/ports/{id}/tags/{id}"),
-        (f"/v2.0/quotas/{NET}/details.json", "/v2.0/quotas/{id}/details.json"),
-        ("/v2.1/os-keypairs/mine", "/v2.1/os-keypairs/{id}"),
-        ("/v2/images", "/v2/images"),
-    ],
-)
-def test_templates(path: str, template: str) -> None:
-    assert template_of(path) == template
