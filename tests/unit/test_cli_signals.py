@@ -69,6 +69,15 @@ def wait_for(process: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"no {text!r} in {seen!r}")
 
 
+def test_a_signal_in_the_middle_of_waiting_is_not_waited_for() -> None:
+    """The interrupted thread holds the event's own lock."""
+    body = "import os, signal\n    with cancel._cond:\n        os.kill(os.getpid(), signal.SIGINT)\n    " + OBEYS
+    with started("up", "demo", body=body) as process:
+        _, err = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert STOPPING in err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("words", [["up", "demo"], ["down", "demo", "--yes"], ["up", "demo", "--json"]])
 def test_the_first_signal_stops_in_order(number: signal.Signals, words: list[str]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -275,21 +276,36 @@ def _signals(shown: Reporter, cancel: threading.Event) -> Iterator[None]:
         yield
         return
 
+    # Event.set takes a lock, which the interrupted thread may hold just now, in Event.wait: it would wait for itself.
+    # To put something into a SimpleQueue is the one way to pass it on that never waits.
+    caught: SimpleQueue[bool] = SimpleQueue()
+    asked_before = False
+
+    def listen() -> None:
+        if caught.get():
+            cancel.set()
+
     def handler(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal asked_before
         if shown.asking:
             raise KeyboardInterrupt
-        if cancel.is_set():
+        if asked_before:
             shown.close()
             os._exit(130)
-        cancel.set()
+        asked_before = True
+        caught.put(True)
         shown.interrupted(STOPPING)
 
+    listener = threading.Thread(target=listen, name="vcluster-signals", daemon=True)
+    listener.start()
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+        caught.put(False)
+        listener.join()
 
 
 def action_lines(view: PlanView, *, only_loss: bool = False) -> list[str]:
