@@ -103,7 +103,7 @@ class HeadControl:
             self.close()
             self._endpoint = endpoint
         if self._remote is None:
-            if time.monotonic() < self._not_before or not answers(endpoint):
+            if time.monotonic() < self._not_before or not self._answers(endpoint):
                 return {}
             self._remote = self._connect(endpoint)
         try:
@@ -117,6 +117,15 @@ class HeadControl:
                 self._not_before = time.monotonic() + JUMP_EVERY
             return {}
         return _parse(result)
+
+    def _answers(self, endpoint: Endpoint) -> bool:
+        """Whether the head speaks; one that was slow to say no is left in peace for as long, since it is at work."""
+        began = time.monotonic()
+        if answers(endpoint):
+            return True
+        now = time.monotonic()
+        self._not_before = now + (now - began)
+        return False
 
     def _command(self, *words: str) -> None:
         result = self._call(*words)

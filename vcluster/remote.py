@@ -47,8 +47,11 @@ class NotAdmittedError(TemporaryError):
         self.tried = tried
 
 
-def answers(endpoint: Endpoint, timeout: float = 3.0) -> bool:
+def answers(endpoint: Endpoint, timeout: float = 15.0) -> bool:
     """Whether an SSH server speaks at this address: QEMU's forward accepts long before the machine does.
+
+    It waits long for the first word: a machine that is slow to answer is made slower still by who hangs up and asks
+    anew.
 
     Behind a jump host only a connection can tell; what this would cost there is the same, so the answer is True.
     """
