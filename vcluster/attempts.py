@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,14 +11,27 @@ from vcluster.model import Machine, Part
 
 __all__ = ["Attempts", "life_of"]
 
-_UUID_DIGITS = 8
-"""A note holds few characters, and one name has never had two lives that these do not tell apart."""
+_NOTE = re.compile(r"(?P<count>[0-9]{1,4}) [^@]*@(?P<since>[0-9a-z]{1,8})")
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_SOME = slice(4, 8)
+"""Which of a uuid's digits are kept: with the second of its start, enough for the few lives of one name."""
 
 
 def life_of(thing: Machine | Part) -> str:
-    """One boot of one machine, or one part: what fails once, however often it is seen or its repair begun."""
+    """One boot of one machine, or one part: what fails once, however often it is seen or its repair begun.
+
+    It is short, because a note has few characters and the longest name of a machine has many.
+    """
     since = thing.started if isinstance(thing, Machine) else thing.created
-    return f"{thing.uuid[:_UUID_DIGITS]}@{int(since)}"
+    return f"{thing.uuid[_SOME]}@{_base36(int(since))}"
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+    return digits or "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +48,7 @@ class Attempts:
 
     def made(self, name: str) -> int:
         """How often it failed."""
-        return int((self.notes.get(NOTE_ATTEMPTS + name) or "0").split()[0])
+        return self._read(name)[0]
 
     def counted(self, name: str, thing: Machine | Part) -> bool:
         """Whether this one's failure is written already."""
@@ -58,4 +72,9 @@ class Attempts:
 
     def last_failure(self, name: str) -> float:
         """When the life began that failed last, in whole seconds since the epoch; 0 when none did."""
-        return float((self.notes.get(NOTE_ATTEMPTS + name) or "@0").rpartition("@")[2])
+        return self._read(name)[1]
+
+    def _read(self, name: str) -> tuple[int, float]:
+        """What is no such note, whoever wrote it, counts as none."""
+        found = _NOTE.fullmatch(self.notes.get(NOTE_ATTEMPTS + name, ""))
+        return (int(found["count"]), float(int(found["since"], 36))) if found else (0, 0.0)

@@ -147,7 +147,7 @@ def worlds(draw: st.DrawFn) -> Observed:
     if draw(st.booleans()):
         notes["ready-at"] = "1"
     if draw(st.booleans()):
-        notes["attempts/cpu-1"] = draw(st.sampled_from(["1 m0@10000", "2 m1@10000", "3 gone@1"]))
+        notes["attempts/cpu-1"] = draw(st.sampled_from(["1 @7ps", "2 @7ps", "3 gone@1"]))
     return Observed(tuple(networks), tuple(ports), tuple(machines), notes, health)
 
 
