@@ -19,10 +19,10 @@ from vcluster.errors import VclusterError
 def perform(task: dict[str, Any]) -> dict[str, Any]:
     """Do one thing; what came of it as plain data."""
     import openstack
-    from vcluster.clouds.openstack import OpenStackCloud
 
     from tests.lab.sweep.ready_cloud import ReadyCloud
     from vcluster import Cluster, ClusterSpec
+    from vcluster.clouds.openstack import OpenStackCloud
 
     admin = openstack.connect(cloud="admin")
     cloud = ReadyCloud(OpenStackCloud.connect(task["cloud"]), admin, task.get("speed", 10.0))
