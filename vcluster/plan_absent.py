@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from vcluster.actions import Action, Goal, Plan, Verb, Wave
 from vcluster.model import MachineState, Network, Observed, Part, PartKind, Port, Role
@@ -15,7 +16,7 @@ def plan_absent(goal: Goal, seen: Observed) -> Plan:
     """Keep what shall be kept, then delete machines, and when they are gone all that stood around them."""
     to_keep = [part for part in seen.parts if goal.keep_volumes and _is_home(part) and not part.kept]
     gone = {part.uuid for part in to_keep} | {part.uuid for part in seen.parts if part.kept}
-    keeping = [_keep(to_keep)] if to_keep else []
+    keeping = [_keep(to_keep, seen)] if to_keep else []
     deleting = [
         Action(Verb.DELETE_MACHINE, Wave.REPAIR, (m.name,), (m.uuid,), destroys_data=True)
         for m in seen.machines
@@ -39,9 +40,13 @@ def _is_home(part: Part) -> bool:
     return part.kind is PartKind.VOLUME and part.name == Role.HEAD
 
 
-def _keep(volumes: Sequence[Part]) -> Action:
+def _keep(volumes: Sequence[Part], seen: Observed) -> Action:
+    """Nobody uses a volume, says the cloud, while its machine is on the shelf; yet it would go with that machine."""
     names, uuids = tuple(v.name for v in volumes), tuple(v.uuid for v in volumes)
-    return Action(Verb.KEEP_VOLUMES, Wave.KEEP, names, uuids, "asked for", kept=tuple(volumes))
+    machines = sorted(seen.machines, key=lambda m: m.state is not MachineState.DELETING)
+    users = {machine.name: machine.uuid for machine in machines}
+    kept = tuple(replace(v, used_by=v.used_by or users.get(v.name, "")) for v in volumes)
+    return Action(Verb.KEEP_VOLUMES, Wave.KEEP, names, uuids, "asked for", kept=kept)
 
 
 def free_ports(ports: Sequence[Port], why: str = "", wave: Wave = Wave.FREE_PORTS) -> Iterator[Action]:

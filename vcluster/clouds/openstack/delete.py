@@ -83,14 +83,32 @@ class Remover:
         for part in parts:
             if not (self._known.is_own(ref, part.uuid) or self._is_own_volume(ref, part.uuid)):
                 continue
-            if part.used_by:
-                path = f"/servers/{part.used_by}/os-volume_attachments/{part.uuid}"
-                body = {"volumeAttachment": {"volumeId": part.uuid, "delete_on_termination": False}}
-                self._services.compute.put(path, body, doing="keep the volume", microversion=KEEP_VERSION)
+            for server in self._users(ref, part):
+                self._untie(server, part.uuid)
             mark = {"metadata": {marks.KEPT: "yes"}}
             self._services.volume.post(f"/volumes/{part.uuid}/metadata", mark, doing="mark the volume as kept")
 
     # Inside ----------------------------------------------------------------------------------------------------
+
+    def _users(self, ref: ClusterRef, part: Part) -> list[str]:
+        """The servers that would take the volume with them. Nova knows them also when Cinder does not: a shelved one
+        holds its volume by a reservation, which Cinder's listing leaves out.
+        """
+        params = {"tags": marks.server_tag(ref)}
+        listed = self._services.compute.listing("/servers/detail", "servers", doing="list servers", params=params)
+        users = {str(told["id"]) for told in listed if part.uuid in pictures.volumes_of(told)}
+        return sorted(users | ({part.used_by} if part.used_by else set()))
+
+    def _untie(self, server: str, volume: str) -> None:
+        """The volume stays when the server goes."""
+        path = f"/servers/{server}/os-volume_attachments"
+        body = {"volumeAttachment": {"volumeId": volume, "delete_on_termination": False}}
+        try:
+            self._services.compute.put(f"{path}/{volume}", body, doing="keep the volume", microversion=KEEP_VERSION)
+        except ConflictError:
+            told = self._services.compute.find(path, doing="look at the server's volumes") or {}
+            if any(str(one.get("volumeId")) == volume for one in told.get("volumeAttachments", [])):
+                raise  # else the server is gone, or never had it: it takes nothing along
 
     def _one(self, ref: ClusterRef, uuid: str, path: str, key: str) -> None:
         service = self._services.network

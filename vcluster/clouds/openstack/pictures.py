@@ -35,6 +35,7 @@ __all__ = [
     "state_of",
     "subnet",
     "volume",
+    "volumes_of",
 ]
 
 SSH = 22
@@ -113,6 +114,11 @@ def machine(ref: ClusterRef, server: Json, ports: Mapping[str, Port], told: floa
         fault=str((server.get("fault") or {}).get("message", "")),
         host_key=metadata.get(marks.HOST_KEY, ""),
     )
+
+
+def volumes_of(server: Json) -> frozenset[str]:
+    """The volumes that a server has, by Nova's book, also while it is shelved."""
+    return frozenset(str(one["id"]) for one in server.get("os-extended-volumes:volumes_attached") or ())
 
 
 def endpoint(machine: Machine, public: Mapping[str, str]) -> Endpoint | None:
