@@ -9,7 +9,7 @@ from vcluster.actions import NOTE_ATTEMPTS, NOTE_EXPIRES, Goal, Power
 from vcluster.bringup import BringUp
 from vcluster.errors import UsageError
 from vcluster.expiry import NOTE_REAPED, expiry_of, extended
-from vcluster.model import MachineState, PartKind, Role
+from vcluster.model import MachineState, Observed, Part, PartKind, Role
 from vcluster.runner import Confirm
 from vcluster.views import Result
 
@@ -161,13 +161,32 @@ class Lifecycle(BringUp):
         """
         goal = Goal(Power.ABSENT, keep_volumes=keep_volumes)
         glance = self._glance()
-        if keep_volumes and not any(part.kind is PartKind.VOLUME for part in glance.observed.parts):
-            raise UsageError(f"{self.name} has no volume to keep", remedy="its machines boot from their flavors' disks")
+        homes = _homes(glance.observed) if keep_volumes else []
+        if keep_volumes and not homes:
+            raise UsageError(
+                f"{self.name} has no volume to keep",
+                remedy="its head boots from its flavor's disk; what was kept before stays without --keep-volumes too",
+            )
         self._ask(goal, glance.observed, confirm)
         result = self._run(goal, timeout or DOWN_TIMEOUT, cancel, first=self._fresh(glance))
-        for part in glance.observed.parts if keep_volumes else ():
-            if part.kind is PartKind.VOLUME and part.name == Role.HEAD:
-                self._log(f"kept: the head's volume {part.uuid}")
+        for part in homes:
+            self._log(f"kept: the head's volume {part.uuid}")
         if result.status.state == "absent":
             self.folder.remove()
         return result
+
+
+def _homes(observed: Observed) -> list[Part]:
+    """The volumes with everybody's home: the head's own, whatever else bears its name from an earlier life.
+
+    One that is marked as kept counts as well, so that a run that was killed can be repeated.
+    """
+    volumes = [part for part in observed.parts if part.kind is PartKind.VOLUME and part.name == Role.HEAD]
+    head = observed.head
+    if head is None or head.state is MachineState.DELETING:
+        return volumes
+    own = [volume for volume in volumes if volume.used_by == head.uuid]
+    if own or head.state is not MachineState.SHELVED:
+        return own
+    # Some clouds do not say whose volume it is while its machine is on the shelf.
+    return [volume for volume in volumes if not volume.kept and not volume.used_by]

@@ -490,6 +490,38 @@ def test_without_a_volume_there_is_none_to_keep(home: Path, cloud: MemoryCloud) 
     assert cloud.resources() == before
 
 
+@pytest.mark.parametrize("rest", ["", "shelve", "stop"])
+def test_another_volume_does_not_stand_for_the_heads(home: Path, cloud: MemoryCloud, rest: str) -> None:
+    demo = cluster(home, cloud, spec(head={"root_disk": "20G"}))
+    demo.up()
+    demo.down(keep_volumes=True)
+    workers = [{"name": "cpu", "count": 2, "root_disk": "20G"}]
+    again = cluster(home, cloud, spec(workers=workers))
+    again.up()
+    if rest:
+        getattr(again, rest)()
+    before = cloud.resources()
+    with pytest.raises(UsageError, match="has no volume to keep"):
+        again.down(keep_volumes=True)
+    assert cloud.resources() == before
+
+
+@pytest.mark.parametrize("rest", ["", "shelve"])
+def test_the_heads_own_volume_is_kept_beside_an_older_one(home: Path, cloud: MemoryCloud, rest: str) -> None:
+    kept = set[str]()
+    for _ in range(2):
+        said: list[Event] = []
+        demo = cluster(home, cloud, spec(head={"root_disk": "20G"}), on_event=said.append)
+        demo.up()
+        if rest:
+            getattr(demo, rest)()
+        demo.down(keep_volumes=True)
+        kept |= {e.message for e in said if isinstance(e, Log) and e.message.startswith("kept: the head's volume")}
+        demo.down(keep_volumes=True)
+    assert len(kept) == 2
+    assert [tag.rpartition("/")[2] for tag in cloud.resources()] == ["volume", "volume"]
+
+
 # At the same time ------------------------------------------------------------------------------------------------
 
 
