@@ -13,6 +13,7 @@ from vcluster.model import MachineState, Observed
 from vcluster.outlook import Outlook, missing
 from vcluster.reconcile import ClaimedError
 from vcluster.runner import Confirm
+from vcluster.turn import Turn
 from vcluster.views import Result
 from vcluster.wiring import check_changes, image_of, images_of, renderer_of
 
@@ -44,6 +45,7 @@ class _Order:
     cancel: threading.Event | None
     keep_failed: bool
     replace_uuids: frozenset[str]
+    turn: Turn
 
 
 class BringUp(Outlook):
@@ -68,7 +70,8 @@ class BringUp(Outlook):
         replace_uuids: frozenset[str] = frozenset(),
     ) -> Result:
         end = self._clock().now() + (timeout or self.cloud.boot_timeout * 4)
-        order = _Order(spec, end, confirm, cancel, keep_on_failure, replace_uuids)
+        turn = Turn(self.cloud, self.ref, leaving=False)
+        order = _Order(spec, end, confirm, cancel, keep_on_failure, replace_uuids, turn)
         while True:
             try:
                 return self._attempt(order)
@@ -85,12 +88,14 @@ class BringUp(Outlook):
         image = image_of(spec, self.cloud, self._log, cancel)
         allowances = self._ask_ahead(spec, image)
         glance = self._glance()
+        order.turn.check(glance.observed, act=False)
         self._refuse_expired(glance.observed)
         if self._expired(glance.observed):
             self._log(f"{self.name} has expired: `vcluster reap` will shelve it", level="warning")
         if glance.observed.head is not None and not self._keys_fit(glance.observed):
             self.adopt(glance.observed, order.end - clock.now(), cancel, boot=True)
             glance = self._glance()
+            order.turn.check(glance.observed, act=False)
         observed = glance.observed
         check_changes(spec, observed, self.folder)
         goal = self._goal(spec, observed, replace_uuids=order.replace_uuids, keep_failed=order.keep_failed)
@@ -113,6 +118,7 @@ class BringUp(Outlook):
             render=renderer_of(spec, goal.slots, self.ref, self.folder, self.cloud),
             may_destroy=agreed,
             first=None if changed else self._fresh(glance),
+            turn=order.turn,
         )
         if not told:
             self._keep_on_head(spec)

@@ -55,6 +55,7 @@ class Reconciler:
         keep_console: called with a machine's name and its console before a failed machine goes.
         may_destroy: whether a person agreed to what destroys data; if not, the run ends before it.
         host_key: the head's public SSH host key, which goes with its create call.
+        turn: the command's, where it began to look before this run; None: this run is all of the command.
         pool: how many calls may be under way at once.
         poll: seconds between looks while others work.
     """
@@ -74,13 +75,16 @@ class Reconciler:
         keep_console: Callable[[str, str], None] | None = None,
         may_destroy: bool = True,
         host_key: str = "",
+        guard: Callable[[Observed], None] | None = None,
+        turn: Turn | None = None,
         pool: int = 16,
         poll: float = 2.0,
     ) -> None:
         self._cloud, self._ref, self._goal = cloud, ref, goal
         self._emit, self._clock, self._cancel = emit, clock, cancel
         self._pool_size, self._poll, self._may_destroy = pool, poll, may_destroy
-        self._turn = Turn(cloud, ref, leaving=goal.power is Power.ABSENT)
+        self._turn = turn or Turn(cloud, ref, leaving=goal.power is Power.ABSENT)
+        self._guard = guard
         self._ledger = Ledger(clock.now)
         self._view = View(
             cloud,
@@ -183,6 +187,8 @@ class Reconciler:
     def _check_turn(self, listed: Observed) -> None:
         if self._running:
             self._turn.check(listed)
+            if self._guard is not None:
+                self._guard(listed)
 
     def plan(self, observed: Observed) -> Plan:
         """What is left to do, given what this run has given up and what it saw before."""

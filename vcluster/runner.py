@@ -18,13 +18,17 @@ from vcluster.model import ClusterRef, MachineState, Observed, Role
 from vcluster.plan import plan
 from vcluster.reconcile import Outcome, Reconciler, Renderer
 from vcluster.stacks.base import Control
+from vcluster.turn import Turn
 from vcluster.views import PlanView, Result, Status
 from vcluster.wiring import explained
 
-__all__ = ["Confirm", "Runner"]
+__all__ = ["Confirm", "Guard", "Runner"]
 
 Confirm = Callable[[PlanView], bool]
 """Shown what is about to be deleted; returns whether to go on."""
+
+Guard = Callable[[Observed], None]
+"""Called with every look at everything; raises to end a run that is not due any more."""
 
 
 class Runner(Access):
@@ -82,6 +86,8 @@ class Runner(Access):
         image: Callable[[], str] = str,
         render: Renderer | None = None,
         may_destroy: bool = True,
+        guard: Guard | None = None,
+        turn: Turn | None = None,
     ) -> Reconciler:
         return Reconciler(
             self.cloud,
@@ -95,6 +101,8 @@ class Runner(Access):
             cancel=cancel,
             keep_console=self._keep_console,
             may_destroy=may_destroy,
+            guard=guard,
+            turn=turn,
             host_key="" if render is None else self.folder.keyring().host(Role.HEAD).public,
         )
 
@@ -108,6 +116,8 @@ class Runner(Access):
         render: Renderer | None = None,
         may_destroy: bool = True,
         first: tuple[Observed, float] | None = None,
+        guard: Guard | None = None,
+        turn: Turn | None = None,
     ) -> Result:
         began = time.monotonic()
         self._kept = []
@@ -122,6 +132,8 @@ class Runner(Access):
                 image=image,
                 render=render,
                 may_destroy=may_destroy,
+                guard=guard,
+                turn=turn,
             )
             outcome: Outcome = loop.run(timeout, first)
         except CloudError as error:

@@ -269,6 +269,30 @@ def test_down_called_during_scale_wins(home: Path) -> None:
     assert cloud.resources() == []
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_up_that_was_called_before_a_down_does_not_undo_it(home: Path, *, finished: bool) -> None:
+    cloud = MemoryCloud()
+    cluster(home, cloud).up()
+    cloud.kill("cpu-1")
+    cloud.clock.sleep(1.0)
+
+    def meanwhile(_: PlanView) -> bool:
+        """What happens while a person reads what would be deleted."""
+        if finished:
+            cluster(home, cloud, "demo").down()
+        else:
+            cloud.annotate(cloud.ref("demo"), {"leaving": "down-5"})  # the first act of a `down`
+        return True
+
+    cloud.lose("head")
+    with pytest.raises(CancelledError, match=r"taken down meanwhile|`vcluster down demo` was called meanwhile"):
+        cluster(home, cloud).up(confirm=meanwhile)
+    if finished:
+        assert cloud.resources() == []
+    else:
+        assert cloud.observe(cloud.ref("demo")).notes["leaving"] == "down-5"
+
+
 def test_up_called_during_down_wins(home: Path) -> None:
     cloud = MemoryCloud(delete_time=30.0)
     cluster(home, cloud).up()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vcluster.clouds.memory import Fault, FaultScript, MemoryCloud
-from vcluster.errors import CancelledError, ConflictError, TemporaryError
+from vcluster.errors import CancelledError, ConflictError, PermanentError, TemporaryError
 from vcluster.model import Network, Observed
 from vcluster.turn import Turn
 
@@ -22,7 +22,8 @@ class Desk:
     def __init__(self, *, leaving: bool, faults: FaultScript | None = None) -> None:
         self.cloud = MemoryCloud(faults=faults or FaultScript())
         self.ref = self.cloud.ref("demo")
-        self.turn = Turn(self.cloud, self.ref, leaving=leaving)
+        self.said: list[str] = []
+        self.turn = Turn(self.cloud, self.ref, leaving=leaving, warn=self.said.append)
 
     @property
     def word(self) -> str:
@@ -85,3 +86,34 @@ def test_where_nothing_is_left_to_write_on_nothing_is_said() -> None:
     desk.turn.check(saying(""))
     desk.turn.check(saying(""))
     assert desk.cloud.calls["annotate"] == 1
+
+
+def test_what_cannot_be_marked_can_still_be_taken_down() -> None:
+    refused = Fault(error=PermanentError("the number of tags is limited"))
+    desk = Desk(leaving=True, faults=FaultScript(nth={("annotate", 1): refused}))
+    desk.turn.check(saying(""))
+    desk.turn.check(saying(""))
+    assert desk.cloud.calls["annotate"] == 1
+    assert desk.said == ["other commands cannot see that demo goes down: the number of tags is limited"]
+    desk = Desk(leaving=False, faults=FaultScript(nth={("annotate", 1): refused}))
+    with pytest.raises(PermanentError):
+        desk.turn.check(saying("down-old"))
+
+
+def test_a_command_that_only_looks_writes_nothing_and_speaks_when_it_runs() -> None:
+    desk = Desk(leaving=False)
+    desk.turn.check(saying("down-old"), act=False)
+    assert desk.word == ""
+    desk.turn.check(saying("down-old"))
+    assert desk.word.startswith("up-")
+
+
+def test_what_a_command_met_before_its_run_it_remembers() -> None:
+    desk = Desk(leaving=False)
+    desk.turn.check(saying(""), act=False)
+    with pytest.raises(CancelledError, match="`vcluster down demo` was called meanwhile"):
+        desk.turn.check(saying("down-new"))
+    desk = Desk(leaving=False)
+    desk.turn.check(saying(""), act=False)
+    with pytest.raises(CancelledError, match="taken down meanwhile"):
+        desk.turn.check(Observed())
