@@ -20,6 +20,8 @@ class Known:
         self._groups: dict[tuple[str, PartKind, str], str] = {}
         self._public: dict[str, str] = {}
         self._told: dict[str, float] = {}
+        self._words: dict[str, dict[str, str]] = {}
+        self._places: dict[str, set[str]] = {}
 
     # Identity --------------------------------------------------------------------------------------------------
 
@@ -38,6 +40,9 @@ class Known:
             self._public.update(public)
             for key in [k for k in self._groups if k[0] == ref.id]:
                 del self._groups[key]
+            if observed.empty:
+                self._words.pop(ref.id, None)
+                self._places.pop(ref.id, None)
         for part in chosen_parts(observed).values():
             self._name(ref, part)
 
@@ -90,3 +95,36 @@ class Known:
     def public(self) -> dict[str, str]:
         with self._lock:
             return dict(self._public)
+
+    # Notes for which the cloud has no place ---------------------------------------------------------------------
+
+    def remember(self, ref: ClusterRef, key: str, value: str) -> None:
+        """A note that could not be written; an empty value forgets it."""
+        with self._lock:
+            words = self._words.setdefault(ref.id, {})
+            words.pop(key, None)
+            if value:
+                words[key] = value
+
+    def words(self, ref: ClusterRef) -> dict[str, str]:
+        """Those notes: newer than what is written."""
+        with self._lock:
+            return dict(self._words.get(ref.id, {}))
+
+    def take_place(self, ref: ClusterRef, key: str, listed: set[str], most: int) -> bool:
+        """Whether a note may be written, when at most so many of its sort shall be; threads may ask at the same time.
+
+        Args:
+            listed: the keys of its sort that are written.
+        """
+        with self._lock:
+            places = self._places.setdefault(ref.id, set())
+            if key not in listed | places and len(listed | places) >= most:
+                return False
+            places.add(key)
+            return True
+
+    def leave_place(self, ref: ClusterRef, key: str) -> None:
+        """The note is taken away."""
+        with self._lock:
+            self._places.get(ref.id, set()).discard(key)

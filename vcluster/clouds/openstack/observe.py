@@ -105,7 +105,7 @@ class Observer:
             networks=(*own, *self._foreign_networks(own, held)),
             ports=tuple(held.values()),
             parts=tuple(part for part in parts if part is not None),
-            notes=marks.notes_of(*_carriers(ref, told_groups, told_ports, told_networks)),
+            notes=marks.notes_of(*_carriers(ref, told_groups, told_ports, told_networks)) | self._known.words(ref),
         )
         picture = replace(picture, machines=self._machines(ref, servers.result(), held, public))
         self._known.see(ref, picture, public)
