@@ -45,9 +45,17 @@ class Expiry:
         """Whether the time is up."""
         return now >= self.at
 
+    @property
+    def deletion(self) -> float:
+        """When the grace period is over, seconds since the epoch; 0 while the cluster is not shelved.
+
+        What says that it was reaped before its end was written by a reaper that met somebody's ``extend``.
+        """
+        return max(self.reaped, self.at) + self.grace if self.reaped else 0.0
+
     def doomed(self, now: float) -> bool:
         """Whether the grace period is over, too."""
-        return self.past(now) and self.reaped > 0 and now >= self.reaped + self.grace
+        return self.past(now) and 0 < self.deletion <= now
 
 
 def _number(text: str) -> float | None:

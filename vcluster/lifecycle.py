@@ -6,16 +6,20 @@ import threading
 
 from vcluster import spans
 from vcluster.actions import NOTE_ATTEMPTS, NOTE_EXPIRES, Goal, Power
-from vcluster.bringup import BringUp
-from vcluster.errors import UsageError
+from vcluster.bringup import BringUp, Glance
+from vcluster.errors import CancelledError, CloudError, UsageError
 from vcluster.expiry import NOTE_REAPED, expiry_of, extended
-from vcluster.model import MachineState, Observed, Part, PartKind, Role
-from vcluster.runner import Confirm
+from vcluster.model import Health, MachineState, Observed, Part, PartKind, Role
+from vcluster.runner import Confirm, Guard
 from vcluster.views import Result
 
 __all__ = ["Lifecycle"]
 
 DOWN_TIMEOUT = 900.0
+
+
+class _ExtendedError(CancelledError):
+    """What was due is not due any more."""
 
 
 class Lifecycle(BringUp):
@@ -66,6 +70,11 @@ class Lifecycle(BringUp):
         Raises:
             UsageError: there is no such cluster, or no head that could be kept.
         """
+        return self._put_on_shelf(wait_jobs, timeout, cancel)
+
+    def _put_on_shelf(
+        self, wait_jobs: float, timeout: float | None, cancel: threading.Event | None, guard: Guard | None = None
+    ) -> Result:
         glance = self._glance()
         self._must_exist(glance.observed)
         if glance.observed.head is None:
@@ -75,7 +84,7 @@ class Lifecycle(BringUp):
             )
         self._can_ask_now(glance.observed)
         goal = Goal(Power.SHELVED, job_patience=wait_jobs)
-        return self._run(goal, (timeout or DOWN_TIMEOUT) + wait_jobs, cancel, first=self._fresh(glance))
+        return self._run(goal, (timeout or DOWN_TIMEOUT) + wait_jobs, cancel, first=self._fresh(glance), guard=guard)
 
     def unshelve(self, *, timeout: float | None = None, cancel: threading.Event | None = None) -> Result:
         """Take a cluster from the shelf: the head boots with all that it had, workers are made anew.
@@ -128,22 +137,62 @@ class Lifecycle(BringUp):
             ``shelve``, ``delete``, ``wait`` (it is shelved and has some grace left), or an empty word when its time is
             not up; and when it is to be deleted, seconds since the epoch.
         """
-        observed = self._observe()
-        expiry, now, head = expiry_of(observed.notes), self.cloud.now(), observed.head
+        observed, now = self._observe(), self.cloud.now()
+        expiry = expiry_of(observed.notes)
         if expiry is None or not expiry.past(now):
             return "", 0.0
-        shelved = head is not None and head.state is MachineState.SHELVED and not any(observed.workers())
-        if shelved and expiry.doomed(now):
-            if not dry_run:
-                self.down(cancel=cancel)
-            return "delete", expiry.reaped + expiry.grace
-        since = expiry.reaped if shelved and expiry.reaped else now
-        if not shelved and not dry_run:
-            self.shelve(wait_jobs=wait_jobs, cancel=cancel)
-            since = self.cloud.now()
-        if since != expiry.reaped and not dry_run:
-            self.cloud.annotate(self.ref, {NOTE_REAPED: f"{since:.0f}"})
-        return "wait" if shelved else "shelve", since + expiry.grace
+        act = "shelve" if not _at_rest(observed) else "delete" if expiry.doomed(now) else "wait"
+        if dry_run:
+            return act, (expiry.deletion if act != "shelve" else 0.0) or now + expiry.grace
+        try:
+            if act == "delete":
+                self._go(Goal(Power.ABSENT), self._glance(), None, cancel, self._check_past)
+                return act, expiry.deletion
+            if act == "shelve":
+                self._put_on_shelf(wait_jobs, None, cancel, self._check_past)
+        except _ExtendedError as error:
+            self._log(error.message)
+            self._take_back()
+            return "", 0.0
+        deletion = self._begin_grace(anew=act == "shelve")
+        return (act, deletion) if deletion or act == "shelve" else ("", 0.0)
+
+    def _check_past(self, observed: Observed) -> None:
+        """Stop a run that does what is due when it is not due any more: jobs may have been waited for, for hours.
+
+        That no end is written says nothing here: the word goes with the resource that it was written on.
+        """
+        expiry = expiry_of(observed.notes)
+        if expiry is not None and not expiry.past(self.cloud.now()):
+            raise _ExtendedError(f"{self.name} was given more time meanwhile: it is left as it is")
+
+    def _begin_grace(self, *, anew: bool) -> float:
+        """Count the grace period from now, or from when that was written first; gives its end.
+
+        Returns:
+            Seconds since the epoch; 0 when the cluster was given more time meanwhile.
+        """
+        expiry, now = expiry_of(self._observe().notes), self.cloud.now()
+        if expiry is None or not expiry.past(now):
+            return 0.0
+        if expiry.reaped and not anew:
+            return expiry.deletion
+        self.cloud.annotate(self.ref, {NOTE_REAPED: f"{now:.0f}"})
+        return now + expiry.grace
+
+    def _take_back(self) -> None:
+        """Let workers have jobs again that were drained for a shelf that they do not go to."""
+        observed = self._with_health(self._observe())
+        drained = [m.name for m in observed.workers() if observed.health.get(m.name) in (Health.BUSY, Health.DRAINED)]
+        if not drained:
+            return
+        control = self._control()
+        try:
+            control.resume(drained)
+        except CloudError as error:
+            self._log(f"workers stay drained until the next `vcluster up`: {error.message}", level="warning")
+        finally:
+            control.close()
 
     def down(
         self,
@@ -168,12 +217,33 @@ class Lifecycle(BringUp):
                 remedy="its head boots from its flavor's disk; what was kept before stays without --keep-volumes too",
             )
         self._ask(goal, glance.observed, confirm)
-        result = self._run(goal, timeout or DOWN_TIMEOUT, cancel, first=self._fresh(glance))
+        result = self._go(goal, glance, timeout, cancel)
         for part in homes:
             self._log(f"kept: the head's volume {part.uuid}")
+        return result
+
+    def _go(
+        self,
+        goal: Goal,
+        glance: Glance,
+        timeout: float | None,
+        cancel: threading.Event | None,
+        guard: Guard | None = None,
+    ) -> Result:
+        result = self._run(goal, timeout or DOWN_TIMEOUT, cancel, first=self._fresh(glance), guard=guard)
         if result.status.state == "absent":
             self.folder.remove()
         return result
+
+
+def _at_rest(observed: Observed) -> bool:
+    """Whether an expired cluster's grace period may begin: no worker is left, and the head is on the shelf.
+
+    A head in ERROR cannot be shelved; it must not live for ever because of that.
+    """
+    head = observed.head
+    resting = head is not None and head.state in (MachineState.SHELVED, MachineState.ERROR)
+    return resting and not any(observed.workers())
 
 
 def _homes(observed: Observed) -> list[Part]:

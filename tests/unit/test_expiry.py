@@ -54,6 +54,9 @@ def test_grace_counts_from_the_shelf() -> None:
     assert not Expiry(NOW).doomed(NOW + 30 * 86400)
     assert not Expiry(NOW, GRACE, NOW + HOUR).doomed(NOW + GRACE)
     assert Expiry(NOW, GRACE, NOW + HOUR).doomed(NOW + HOUR + GRACE)
+    assert not Expiry(NOW, GRACE, NOW - HOUR).doomed(NOW + GRACE - 1)  # reaped before its end: it was extended then
+    assert Expiry(NOW, GRACE, NOW - HOUR).deletion == NOW + GRACE
+    assert Expiry(NOW).deletion == 0
     assert not Expiry(NOW, 0.0, NOW).doomed(NOW - 1)
     assert Expiry(NOW, 0.0, NOW).past(NOW)
 

@@ -10,7 +10,8 @@ import pytest
 from vcluster import Cluster, ClusterSpec, clusters, reap, sweep
 from vcluster.clouds.memory import MemoryCloud
 from vcluster.errors import CancelledError, QuotaError, SpecError, UsageError
-from vcluster.events import Event, Log
+from vcluster.events import Done, Event, Log, PlanMade
+from vcluster.expiry import NOTE_REAPED
 from vcluster.sweeper import Leftovers
 
 HOUR, DAY = 3600.0, 86400.0
@@ -253,6 +254,77 @@ def test_more_time_saves_a_cluster_from_the_reaper(home: Path, cloud: MemoryClou
     assert reap(cloud=cloud, home=home) == ()
     cloud.clock.sleep(2 * DAY)
     assert [each.act for each in reap(cloud=cloud, home=home)] == ["wait"]
+
+
+def test_more_time_that_comes_while_jobs_are_waited_for(home: Path, cloud: MemoryCloud) -> None:
+    demo = cluster(home, cloud, spec(expires="8h"))
+    demo.up()
+    cloud.clock.sleep(9 * HOUR)
+    for name in ("cpu-1", "cpu-2"):
+        cloud.occupy(name, 2 * HOUR)
+    given: list[float] = []
+
+    def person(event: Event) -> None:
+        if isinstance(event, PlanMade) and event.waiting and not given:
+            given.append(demo.extend(DAY))
+
+    assert reap(cloud=cloud, home=home, wait_jobs=4 * HOUR, on_event=person) == ()
+    assert given
+    cloud.clock.sleep(2 * HOUR)
+    assert demo.status().state == "ready"
+    assert {m.health for m in demo.status().machines} == {"ready"}  # they were drained, and get jobs again
+    assert NOTE_REAPED not in cloud.observe(demo.ref).notes
+
+
+def test_more_time_that_comes_just_after_the_shelf(home: Path, cloud: MemoryCloud) -> None:
+    demo = cluster(home, cloud, spec(expires="8h", grace_period="1h"))
+    demo.up()
+    cloud.clock.sleep(9 * HOUR)
+
+    def person(event: Event) -> None:
+        if isinstance(event, Done):
+            demo.extend(DAY)
+
+    (done,) = reap(cloud=cloud, home=home, on_event=person)
+    assert (done.act, done.deletion, done.error) == ("shelve", 0.0, "")
+    assert NOTE_REAPED not in cloud.observe(demo.ref).notes
+    cloud.clock.sleep(DAY + 60)
+    assert [each.act for each in reap(cloud=cloud, home=home)] == ["wait"]
+
+
+def test_more_time_that_comes_just_before_the_deletion(home: Path, cloud: MemoryCloud) -> None:
+    demo = cluster(home, cloud, spec(expires="8h"))
+    demo.up()
+    cloud.clock.sleep(9 * HOUR)
+    reap(cloud=cloud, home=home)
+    cloud.clock.sleep(2 * DAY)
+    there = cloud.resources()
+    looks, glance = list[str](), Cluster._glance
+
+    def late(mine: Cluster) -> object:
+        looks.append(mine.name)
+        demo.extend(DAY)
+        return glance(mine)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Cluster, "_glance", late)
+        assert reap(cloud=cloud, home=home) == ()
+    assert looks == ["demo"]
+    assert cloud.resources() == there
+
+
+def test_a_head_in_error_does_not_live_for_ever(home: Path, cloud: MemoryCloud) -> None:
+    demo = cluster(home, cloud, spec(expires="8h"))
+    demo.up()
+    cloud.kill("head")
+    cloud.lose("cpu-1")
+    cloud.lose("cpu-2")
+    cloud.clock.sleep(9 * HOUR)
+    assert cloud.observe(demo.ref).head.state == "ERROR"  # type: ignore[union-attr]  # it is there
+    assert [each.act for each in reap(cloud=cloud, home=home)] == ["wait"]
+    cloud.clock.sleep(DAY + 60)
+    assert [each.act for each in reap(cloud=cloud, home=home)] == ["delete"]
+    assert cloud.resources() == []
 
 
 def test_the_reaper_leaves_colleagues_alone(home: Path, cloud: MemoryCloud) -> None:
