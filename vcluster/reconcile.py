@@ -94,6 +94,7 @@ class Reconciler:
             whole=self._check_turn,
             control=None if goal.power is Power.ABSENT else control,
             clock=clock.now,
+            host_key=host_key,
         )
         self._acts = Acts(
             cloud,

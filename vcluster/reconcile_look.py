@@ -13,7 +13,7 @@ from enum import IntEnum
 from vcluster.actions import Action, Plan, Verb, Wave
 from vcluster.clouds.base import Cloud
 from vcluster.ledger import Ledger
-from vcluster.model import ClusterRef, Health, MachineState, Observed
+from vcluster.model import ClusterRef, Health, Machine, MachineState, Observed
 from vcluster.plan import own
 from vcluster.stacks.base import Control
 
@@ -97,6 +97,8 @@ class View:
         whole: called with every look at everything, before what this run remembers is added.
         control: asked for the machines' health, while the head is on; None: nobody is asked.
         clock: the loop's, in seconds.
+        host_key: the head's public SSH host key as this run knows it. A head that was made with another one is not
+            asked: somebody else made it meanwhile, and the plan says so. Empty: whoever is there is asked.
     """
 
     def __init__(
@@ -109,10 +111,11 @@ class View:
         whole: Callable[[Observed], None],
         control: Control | None,
         clock: Callable[[], float],
+        host_key: str = "",
     ) -> None:
         self._cloud, self._ref, self._ledger = cloud, ref, ledger
         self._read, self._whole, self._clock = read, whole, clock
-        self.control = control
+        self.control, self._host_key = control, host_key.split()[:2]
         self._listed = Observed()
         self._health: Mapping[str, Health] = {}
         self._whole_at = float("-inf")
@@ -149,6 +152,9 @@ class View:
             observed = self._ledger.without_deleted(observed)
         if how is not Look.NONE and ask:
             head = observed.head
-            on = head is not None and head.state is MachineState.ACTIVE
+            on = head is not None and head.state is MachineState.ACTIVE and self._is_ours(head)
             self._health = self.control.health(observed) if self.control is not None and on else {}
         return observed.with_health(self._health)
+
+    def _is_ours(self, head: Machine) -> bool:
+        return not (self._host_key and head.host_key) or head.host_key.split()[:2] == self._host_key

@@ -71,7 +71,7 @@ class Run:
     consoles: dict[str, str] = field(default_factory=dict)
     cancel: threading.Event = field(default_factory=threading.Event)
 
-    def loop(self, goal: Goal, *, pool: int = 4) -> Reconciler:
+    def loop(self, goal: Goal, *, pool: int = 4, host_key: str = "") -> Reconciler:
         ref = self.cloud.ref(self.name)
         return Reconciler(
             self.cloud,
@@ -86,6 +86,7 @@ class Run:
             keep_console=self.consoles.__setitem__,
             pool=pool,
             poll=self.poll,
+            host_key=host_key,
         )
 
     def to(self, goal: Goal, *, timeout: float = 7200.0, pool: int = 4) -> Outcome:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from vcluster.actions import Goal
 from vcluster.clouds.memory import MemoryCloud, VirtualClock
-from vcluster.errors import CancelledError
-from vcluster.model import Health, Machine, MachineState, PortRequest, Role
+from vcluster.errors import CancelledError, PermanentError
+from vcluster.model import Health, Machine, MachineState, Observed, PortRequest, Role
 from vcluster.reconcile import ClaimedError
 
 FULL = int(os.environ.get("VCLUSTER_CHAOS_SEEDS", "10")) >= 100
@@ -282,3 +282,22 @@ def test_a_cluster_that_was_ready_is_not_rebuilt_under_a_new_claim_unless_a_pers
     assert [m.name for m in cloud.observe(cloud.ref("demo")).machines] == ["cpu-1"]
     Run(cloud).to(running(1, claim="b"))
     assert claim_of(cloud) == "b"
+
+
+def test_a_head_that_shows_another_host_key_is_not_asked_and_its_claim_is_told() -> None:
+    cloud = MemoryCloud()
+    Run(cloud).loop(running(1, claim="a"), host_key="ssh-ed25519 AAAA demo").run(7200)
+    loop = Run(cloud).loop(running(1, claim="b"), host_key="ssh-ed25519 BBBB demo")
+
+    class Refused:
+        """What SSH says where the pinned key is another one."""
+
+        def health(self, observed: Observed) -> dict[str, Health]:
+            raise PermanentError("127.0.0.1 shows another host key than this cluster's head has")
+
+    loop._view.control = Refused()  # type: ignore[assignment]
+    with pytest.raises(ClaimedError) as caught:
+        loop.run(7200)
+    assert caught.value.claim == "a"
+    again = Run(cloud).loop(running(1, claim="a"), host_key="ssh-ed25519 AAAA somebody")
+    assert not again.run(7200).changed
