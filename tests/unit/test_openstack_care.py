@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from openstack_kit import REF, FakeCloud, cloud, fake, server
+from openstack_kit import OTHER, REF, FakeCloud, cloud, fake, server
 
 from vcluster.actions import Goal, Power, Verb
 from vcluster.clouds.openstack import OpenStackCloud, marks
-from vcluster.errors import ConflictError
-from vcluster.model import MachineState, Part, PartKind
+from vcluster.errors import ConflictError, TemporaryError
+from vcluster.model import MachineState, Part, PartKind, Role
 from vcluster.plan_absent import plan_absent
 
 __all__ = ["cloud", "fake"]
@@ -82,3 +82,58 @@ def test_a_volume_counts_as_kept_only_when_no_server_takes_it_along(
         with pytest.raises(ConflictError):
             cloud.keep_volumes(REF, parts)
     assert len(fake.asked("POST", "/metadata")) == kept
+
+
+# Not listed is not gone -----------------------------------------------------------------------------------------
+
+
+def held_port(device: str, number: int = 1) -> dict[str, Any]:
+    port = {"id": f"p{number}", "name": "demo-head.abc", "network_id": "n1", "device_id": device}
+    return port | {"description": REF.tag(Role.HEAD)}
+
+
+@pytest.fixture
+def unlisted(fake: FakeCloud) -> FakeCloud:
+    """Nova lists no server, and Neutron a port that one of them holds."""
+    fake.neutron("GET", "/networks/n1", status_code=404)
+    fake.neutron("GET", "/ports", json={"ports": [held_port("s1")]})
+    return fake
+
+
+def test_a_server_whose_cell_does_not_answer_is_not_gone(unlisted: FakeCloud, cloud: OpenStackCloud) -> None:
+    said = {"computeFault": {"code": 500, "message": "Cell 1 is not responding, hence instance info is not available."}}
+    unlisted.nova("GET", "/servers/s1", status_code=500, json=said)
+    with pytest.raises(TemporaryError, match="not responding"):
+        cloud.observe(REF)
+
+
+def test_a_server_that_holds_a_port_is_seen_although_it_is_not_listed(
+    unlisted: FakeCloud, cloud: OpenStackCloud
+) -> None:
+    unlisted.nova("GET", "/servers/s1", json={"server": server()})
+    seen = cloud.observe(REF)
+    assert [(m.uuid, m.port, m.state) for m in seen.machines] == [("s1", "p1", MachineState.ACTIVE)]
+    assert seen.head is not None
+
+
+@pytest.mark.parametrize("answer", [{"status_code": 404}, {"json": {"server": server(OTHER)}}])
+def test_a_port_may_remember_a_server_that_is_gone_or_be_held_by_a_strangers(
+    unlisted: FakeCloud, cloud: OpenStackCloud, answer: dict[str, Any]
+) -> None:
+    unlisted.nova("GET", "/servers/s1", **answer)
+    assert cloud.observe(REF).machines == ()
+
+
+def test_servers_that_are_listed_are_not_asked_for(unlisted: FakeCloud, cloud: OpenStackCloud) -> None:
+    unlisted.nova("GET", "/servers/detail", json={"servers": [server()]})
+    assert len(cloud.observe(REF).machines) == 1
+    assert unlisted.asked("GET", "/servers/s1") == []
+
+
+def test_a_dead_cell_is_asked_about_once_however_many_servers_it_has(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.neutron("GET", "/networks/n1", status_code=404)
+    fake.neutron("GET", "/ports", json={"ports": [held_port(f"s{n}", n) for n in range(1, 9)]})
+    fake.nova("GET", "/servers/s1", status_code=500)
+    with pytest.raises(TemporaryError):
+        cloud.observe(REF)
+    assert {r.path.rpartition("/")[2] for r in fake.asked("GET", "/servers/s")} == {"s1"}

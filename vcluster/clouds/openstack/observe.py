@@ -6,9 +6,10 @@ case: Nova silently drops filters that a user may not use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
+from urllib.parse import quote
 
 from vcluster.clouds.openstack import marks, pictures
 from vcluster.clouds.openstack.connect import Services
@@ -107,7 +108,9 @@ class Observer:
             parts=tuple(part for part in parts if part is not None),
             notes=marks.notes_of(*_carriers(ref, told_groups, told_ports, told_networks)) | self._known.words(ref),
         )
-        picture = replace(picture, machines=self._machines(ref, servers.result(), held, public))
+        listed = servers.result()
+        told_servers = listed + self._unlisted(held.values(), {str(told["id"]) for told in listed})
+        picture = replace(picture, machines=self._machines(ref, told_servers, held, public))
         self._known.see(ref, picture, public)
         return picture
 
@@ -116,6 +119,25 @@ class Observer:
     def _servers(self, ref: ClusterRef) -> list[Json]:
         params = {"tags": marks.server_tag(ref)}
         return self._services.compute.listing("/servers/detail", "servers", doing="list servers", params=params)
+
+    def _unlisted(self, ports: Iterable[Port], listed: Container[str]) -> list[Json]:
+        """Servers that hold a port of the cluster, and no listing shows.
+
+        Not listed is not gone: Nova leaves the servers of a cell out that does not answer. Asked for one of them, it
+        says either 404, or that it cannot tell; then nobody may act as if the server were not there.
+
+        Raises:
+            TemporaryError: Nova cannot tell.
+        """
+        asked = sorted({port.device for port in ports if port.device and port.device not in listed})
+        if not asked:
+            return []
+        first = self._server(asked[0])  # alone, since a cell that is down is down for all of them
+        found = [first, *self._pool.map(self._server, asked[1:])]
+        return [told["server"] for told in found if told is not None]
+
+    def _server(self, uuid: str) -> Json | None:
+        return self._services.compute.find(f"/servers/{quote(uuid, safe='')}", doing=f"look at server {uuid}")
 
     def _volumes(self, ref: ClusterRef) -> list[Json]:
         if not self._services.has_volumes:
