@@ -10,8 +10,9 @@ from vcluster.bringup import BringUp, Glance
 from vcluster.errors import CancelledError, CloudError, UsageError
 from vcluster.expiry import NOTE_REAPED, expiry_of, extended
 from vcluster.model import Health, MachineState, Observed, Part, PartKind, Role
+from vcluster.reconcile_end import some
 from vcluster.runner import Confirm, Guard
-from vcluster.views import Result
+from vcluster.views import PlanView, Result
 
 __all__ = ["Lifecycle"]
 
@@ -39,7 +40,7 @@ class Lifecycle(BringUp):
             # A person asked: the head gets a new budget of reboots.
             self.cloud.annotate(self.ref, {NOTE_ATTEMPTS + Role.HEAD: ""})
         self._refuse_expired(observed)
-        return self._up(self._spec(observed, boot=True), timeout, None, cancel)
+        return self._up(self._spec(observed, boot=True), timeout, self._never, cancel)
 
     def stop(
         self, *, wait_jobs: float = 0.0, timeout: float | None = None, cancel: threading.Event | None = None
@@ -100,7 +101,15 @@ class Lifecycle(BringUp):
             state = "has no head" if observed.head is None else f"is not shelved: its head is {observed.head.state}"
             raise UsageError(f"{self.name} {state}", remedy=f"`vcluster status {self.name}` shows what there is")
         self._refuse_expired(observed)
-        return self._up(self._spec(observed, boot=True), timeout, None, cancel)
+        return self._up(self._spec(observed, boot=True), timeout, self._never, cancel)
+
+    def _never(self, foreseen: PlanView) -> bool:
+        """Nobody was asked, so nothing that holds data goes: the head may be lost since it was looked for."""
+        lost = some([f"{a.verb} {a.kind} {a.name}: {a.detail}" for a in foreseen.actions if a.destroys_data])
+        raise CancelledError(
+            f"not agreed to: {lost}",
+            remedy=f"`vcluster up` with the spec of {self.name} shows what would go, and asks",
+        )
 
     def extend(self, seconds: float) -> float:
         """Let a cluster live longer, counted from its end or, when its time is up, from now.

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from vcluster import Cluster, ClusterSpec, clusters, reap, sweep
+from vcluster.actions import NOTE_READY
 from vcluster.clouds.memory import MemoryCloud
 from vcluster.errors import CancelledError, QuotaError, SpecError, UsageError
-from vcluster.events import Done, Event, Log, PlanMade
+from vcluster.events import Done, Event, Log, PlanMade, StepStarted
 from vcluster.expiry import NOTE_REAPED
 from vcluster.sweeper import Leftovers
 
@@ -122,6 +123,32 @@ def test_jobs_may_end_before_the_shelf(home: Path, cloud: MemoryCloud) -> None:
     began = cloud.now()
     demo.shelve()
     assert cloud.now() - began < 600.0
+
+
+@pytest.mark.parametrize(("rest", "back"), [("stop", "start"), ("shelve", "unshelve")])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_head_that_is_lost_meanwhile_is_not_made_anew(
+    home: Path, cloud: MemoryCloud, monkeypatch: pytest.MonkeyPatch, rest: str, back: str, *, late: bool
+) -> None:
+    def somebody(event: Event) -> None:
+        if late and isinstance(event, StepStarted) and event.action in ("start machine", "unshelve machine"):
+            cloud.lose("head")
+
+    demo = cluster(home, cloud, on_event=somebody)
+    demo.up()
+    getattr(demo, rest)()
+    find = Cluster._spec
+
+    def then_lost(mine: Cluster, *given: object, **more: object) -> ClusterSpec:
+        found = find(mine, *given, **more)  # type: ignore[arg-type]  # passed on as it came
+        if not late:
+            cloud.lose("head")
+        return found
+
+    monkeypatch.setattr(Cluster, "_spec", then_lost)
+    with pytest.raises(CancelledError, match="not agreed to"):
+        getattr(demo, back)()
+    assert cloud.observe(demo.ref).notes[NOTE_READY]  # still marked as one that lost its head: `up` will ask
 
 
 # An end, and more time -------------------------------------------------------------------------------------------
