@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.util
 import io
 import os
+import random
 import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -100,6 +101,29 @@ def test_a_probe_that_fails_is_asked_again(slurm: Slurm) -> None:
     slurm.broken = set()
     assert health(slurm)["cpu-2"] == "ready"
     assert slurm.probed() == {"cpu-2"}
+
+
+def test_silent_workers_do_not_keep_the_others_from_being_asked(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is time for two probes only, everybody's turn comes all the same."""
+    names = [f"cpu-{n}" for n in range(10, 30)]
+    slurm.states = dict.fromkeys(names, ("IDLE", str(BOOT)))
+    slurm.broken = {f"cpu-{n}" for n in range(10, 15)}  # the first by name
+    monkeypatch.setattr(slurm.node, "PROBES_AT_ONCE", 1)
+    calls: list[int] = []
+
+    def clock() -> int:
+        calls.append(len(calls))
+        return 0 if len(calls) <= 3 else 1000
+
+    monkeypatch.setattr(slurm.node.time, "monotonic", clock)
+    monkeypatch.setattr(slurm.node.random, "shuffle", random.Random(7).shuffle)
+    cluster = {**CLUSTER, "workers": dict.fromkeys(names, "10.0.0.1")}
+    ready: set[str] = set()
+    for _ in range(100):
+        calls.clear()
+        answer = slurm.node.health(cluster, {})
+        ready |= {name for name, word in answer.items() if word == "ready"}
+    assert ready == {"head", *names} - slurm.broken
 
 
 def test_a_worker_with_users_jobs_is_never_probed(slurm: Slurm) -> None:
