@@ -12,6 +12,7 @@ from vcluster.chosen import chosen_network, chosen_ports
 from vcluster.model import Health, Machine, MachineState, Network, Observed, PartKind, Role, Slot
 from vcluster.plan_absent import free_networks, free_ports
 from vcluster.plan_claim import Claim, Standing, judge
+from vcluster.plan_limits import unlisted
 from vcluster.plan_parts import StandingParts, Volumes, healed_notes, plan_parts, plan_volumes
 
 __all__ = ["Running", "is_about_quota"]
@@ -70,6 +71,11 @@ class Running:
         )
 
     def plan(self) -> Plan:
+        missed, hopeless = unlisted(self.goal, self.seen, self.ports.get(self.head_name), self.now)
+        if missed:
+            self.actions.clear()  # a twin, perhaps: but of what?
+            self._wait_unseen(missed)
+            return self._result((), hopeless)
         if self.claim.standing is Standing.FOREIGN:
             return self._stand_back()
         lost_head = self.head is None or self.head.state is MachineState.DELETING

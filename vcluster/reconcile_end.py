@@ -65,6 +65,8 @@ def _remedy(current: Plan, goal: Goal, name: str) -> str:
         return f"`vcluster logs {name}` shows its console; `vcluster start {name}` tries again, its disk is kept"
     if head in current.lost:
         return f"mend the cause, then `vcluster down {name}` and `vcluster up` again"
+    if not current.lost:
+        return f"`vcluster status {name}` shows how it is; the same command goes on from there"
     return f"mend the cause, then `vcluster replace {name} {min(current.lost, default='MACHINE')}` tries anew"
 
 

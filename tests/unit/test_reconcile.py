@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from engine import ABSENT, STOPPED, Run, running
@@ -11,7 +12,7 @@ from engine import ABSENT, STOPPED, Run, running
 from vcluster.clouds.memory import Fault, FaultScript, MemoryCloud, Trouble
 from vcluster.errors import CancelledError, DeadlineError, PermanentError, QuotaError, TemporaryError
 from vcluster.events import MachineChanged, PlanMade, StepStarted
-from vcluster.model import Health, MachineState
+from vcluster.model import ClusterRef, Health, MachineState, Observed
 
 
 class Killed(BaseException):
@@ -145,6 +146,36 @@ def test_a_lost_head_rebuilds_the_whole_cluster_and_the_plan_says_that_data_is_g
     outcome = loop.run(7200)
     assert not old & {m.uuid for m in outcome.observed.machines}
     assert outcome.observed.health["cpu-2"] is Health.READY
+
+
+def hide(cloud: MemoryCloud, name: str, looks: int) -> None:
+    """Let so many listings miss a machine, as a cell that is down does; its port stays in use."""
+    real = cloud.observe
+
+    def observe(ref: ClusterRef, since: Observed | None = None) -> Observed:
+        nonlocal looks
+        looks -= 1
+        seen = real(ref, since)
+        return seen if looks < 0 else replace(seen, machines=tuple(m for m in seen.machines if m.name != name))
+
+    cloud.observe = observe  # type: ignore[method-assign]
+
+
+def test_a_head_that_one_listing_misses_is_not_lost() -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(running(2))
+    hide(cloud, "head", 3)
+    assert not Run(cloud).to(running(2)).changed
+
+
+def test_a_head_that_is_not_listed_any_more_but_holds_its_port_ends_the_run() -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(running(2))
+    hide(cloud, "head", 10_000)
+    run = Run(cloud)
+    with pytest.raises(PermanentError, match="the cloud does not list the head, but its port is in use"):
+        run.to(running(2))
+    assert not [event for event in run.events if isinstance(event, StepStarted)]
 
 
 def test_shrinking_drains_first_and_waits_for_the_jobs() -> None:

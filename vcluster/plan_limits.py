@@ -1,0 +1,49 @@
+"""How long a plan waits, and for what not at all: a cloud may keep a machine in one state for ever, or not list it."""
+
+from __future__ import annotations
+
+from vcluster.actions import NOTE_READY, Goal
+from vcluster.expiry import expiry_of
+from vcluster.model import Machine, MachineState, Observed, Port
+
+__all__ = ["expired", "stuck", "unlisted", "watched"]
+
+DELETING_PATIENCE = 300.0
+"""Seconds for which a run watches a machine being deleted before it goes on without waiting for that."""
+
+UNLISTED_PATIENCE = 120.0
+"""Seconds for which a head may be missing in listings whose port says that it is there."""
+
+
+def watched(goal: Goal, uuid: str, now: float) -> float:
+    """Seconds for which this run has seen a machine or port as it is now."""
+    return now - goal.doubted.get(uuid, now)
+
+
+def stuck(goal: Goal, machine: Machine, now: float) -> str:
+    """Why a machine that is being built or deleted is not waited for any longer; empty while it is."""
+    seen = watched(goal, machine.uuid, now)
+    if machine.state is MachineState.BUILD and min(now - machine.started, seen) > goal.boot_timeout:
+        return f"it is still in BUILD after {seen:.0f} s"
+    if machine.state is MachineState.DELETING and seen > DELETING_PATIENCE:
+        return f"it is still being deleted after {seen:.0f} s"
+    return ""
+
+
+def unlisted(goal: Goal, seen: Observed, port: Port | None, now: float) -> tuple[str, str]:
+    """What is waited for, and why no longer, where a listing lacks a head that was ready but its port is in use.
+
+    A cloud takes a machine from its port before it forgets it. To rebuild would be to lose everybody's home.
+    """
+    if seen.head is not None or port is None or not port.device or not seen.notes.get(NOTE_READY):
+        return "", ""
+    text = f"the cloud does not list the head, but its port is in use (by {port.device})"
+    return text, text if watched(goal, port.uuid, now) > UNLISTED_PATIENCE else ""
+
+
+def expired(seen: Observed, head: Machine | None, now: float) -> str:
+    """Why a shelved head is not switched on: whoever shelves what has expired would do so again."""
+    expiry = expiry_of(seen.notes)
+    if head is None or head.state is not MachineState.SHELVED or expiry is None or not expiry.past(now):
+        return ""
+    return "the cluster has expired: it would be shelved again at once"
