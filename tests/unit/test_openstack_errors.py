@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import requests
+import yaml
 from openstack_kit import GLANCE, FakeCloud, cloud, connected, fake, token
 
 from vcluster.clouds.openstack import OpenStackCloud, errors
@@ -313,6 +316,51 @@ def test_a_certificate_that_is_not_trusted_is_no_weather() -> None:
     error = errors.from_exception(exceptions.SSLError("certificate verify failed"), doing="list servers")
     assert isinstance(error, PermanentError)
     assert "cacert" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind", "word"),
+    [
+        ({"exc": requests.exceptions.ConnectionError("refused")}, TemporaryError, "no answer"),
+        ({"exc": requests.exceptions.ConnectTimeout("slow")}, TemporaryError, "no answer"),
+        ({"status_code": 503}, TemporaryError, "503"),
+        ({"status_code": 429}, TemporaryError, "429"),
+        ({"exc": requests.exceptions.SSLError("certificate verify failed")}, PermanentError, "not trusted"),
+        ({"status_code": 404}, PermanentError, "no OpenStack"),
+        ({"text": "<html>It works!</html>"}, PermanentError, "no OpenStack"),
+    ],
+)
+def test_a_keystone_that_does_not_answer_is_weather_also_where_its_address_has_no_version(
+    fake: FakeCloud, monkeypatch: pytest.MonkeyPatch, trouble: dict[str, object], kind: type[CloudError], word: str
+) -> None:
+    for name in ("", "/", "/v3"):
+        fake.mocker.get(f"http://keystone.test{name}", **trouble)
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", "none.yaml")
+    given = {"AUTH_URL": "http://keystone.test", "USERNAME": "alice", "PASSWORD": "x", "PROJECT_NAME": "p"}
+    for name, value in (given | {"USER_DOMAIN_ID": "default", "PROJECT_DOMAIN_ID": "default"}).items():
+        monkeypatch.setenv(f"OS_{name}", value)
+    cloud = connected(fake, "envvars")
+    with pytest.raises(kind, match=word):
+        cloud.ref("demo")
+    cloud.close()
+
+
+@pytest.mark.parametrize("failure", [{"status_code": 503}, {"exc": requests.exceptions.ConnectTimeout}])
+def test_no_setting_makes_the_sdk_repeat_a_create(
+    fake: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: dict[str, object]
+) -> None:
+    file = tmp_path / "clouds.yaml"
+    told = yaml.safe_load(file.read_text())
+    more = {f"{s}_{kind}_retries": 3 for s in ("network", "compute") for kind in ("connect", "status_code")}
+    told["clouds"]["js2"] |= more
+    file.write_text(yaml.safe_dump(told))
+    monkeypatch.setattr("time.sleep", fake.slept.append)
+    cloud = connected(fake)
+    fake.neutron("POST", "/networks", **failure)
+    with pytest.raises(TemporaryError):
+        cloud.create_network(cloud.ref("demo"), "vcluster/0123456789/network")
+    assert len(fake.asked("POST", "/networks")) == 1
+    cloud.close()
 
 
 def test_a_programs_own_error_stays_what_it_is() -> None:

@@ -165,12 +165,30 @@ def from_exception(error: Exception, *, doing: str) -> CloudError:  # noqa: PLR0
         # The catalogue has the service, so it is there; it could not say which versions it speaks.
         return TemporaryError(f"{doing}: {_first_line(error)}")
     if isinstance(error, ks.DiscoveryFailure):
+        if (reason := next(_reasons(error), None)) is not None:
+            return from_exception(reason, doing=doing)
         return PermanentError(
             f"{doing}: what answers there is no OpenStack: {_first_line(error)}", remedy="check auth_url (OS_AUTH_URL)"
         )
     if isinstance(error, (ks.ClientException, sdk.SDKException)) or type(error) is Exception:
         return PermanentError(f"{doing}: {_first_line(error)}")
     raise error
+
+
+def _reasons(error: BaseException) -> Iterator[Exception]:
+    """What kept a service from saying which versions it speaks, where that says nothing of what answers there.
+
+    keystoneauth makes a refused connection and a server's trouble into the same discovery failure as a wrong address.
+    """
+    from keystoneauth1 import exceptions as ks
+
+    seen = error.__cause__ or error.__context__
+    while seen is not None:
+        troubled = isinstance(seen, ks.HttpError) and (seen.http_status == 429 or (seen.http_status or 0) >= 500)
+        if troubled or isinstance(seen, (ks.SSLError, ks.ConnectionError, ks.ConnectFailure)):
+            assert isinstance(seen, Exception)
+            yield seen
+        seen = seen.__cause__ or seen.__context__
 
 
 def _why_not(text: str) -> str:

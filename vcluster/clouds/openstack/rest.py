@@ -204,6 +204,9 @@ class Service:
                 microversion=microversion or self._microversion or None,
                 headers={"Accept": "application/json"},
                 raise_exc=False,
+                # Said here, since a profile in clouds.yaml may ask for some, and a POST must not be repeated.
+                connect_retries=0,
+                status_code_retries=0,
                 # keystoneauth's debug log has whole requests, and a server's user data holds secrets.
                 log=body is None,
             )
