@@ -9,8 +9,8 @@ from openstack_kit import OTHER, REF, FakeCloud, cloud, fake, server
 
 from vcluster.actions import Goal, Power, Verb
 from vcluster.clouds.openstack import OpenStackCloud, marks
-from vcluster.errors import ConflictError, TemporaryError
-from vcluster.model import MachineState, Part, PartKind, Role
+from vcluster.errors import ConflictError, PermanentError, TemporaryError
+from vcluster.model import Flavor, MachineState, Observed, Part, PartKind, Role, Wishes
 from vcluster.plan_absent import plan_absent
 
 __all__ = ["cloud", "fake"]
@@ -137,3 +137,42 @@ def test_a_dead_cell_is_asked_about_once_however_many_servers_it_has(fake: FakeC
     with pytest.raises(TemporaryError):
         cloud.observe(REF)
     assert {r.path.rpartition("/")[2] for r in fake.asked("GET", "/servers/s")} == {"s1"}
+
+
+# Clouds that have less ------------------------------------------------------------------------------------------
+
+
+def test_what_a_cloud_does_not_offer_there_is_none_of(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    """Machines on the cloud's own networks: no routers, no floating IPs, and a policy against all else."""
+    for path in ("/routers", "/floatingips"):
+        fake.neutron("GET", path, status_code=404, text="404 Not Found")
+    no = {"forbidden": {"code": 403, "message": "Policy doesn't allow it to be performed."}}
+    for path in ("/os-server-groups", "/limits"):
+        fake.nova("GET", path, status_code=403, json=no)
+    for path in ("/volumes/detail", "/limits"):
+        fake.cinder("GET", path, status_code=403, json=no)
+    fake.nova("GET", "/servers/detail", json={"servers": [server()]})
+    assert [m.uuid for m in cloud.observe(REF).machines] == ["s1"]
+    assert [c.ref.name for c in cloud.clusters()] == ["demo"]
+    assert cloud.allowances() == {}
+    cloud.check_room(REF, [Flavor("m3.tiny", 1, 3072, 20)])
+    site = {"id": "n1", "name": "site", "shared": True, "project_id": "admin"}
+    subnet = {"id": "t1", "network_id": "n1", "cidr": "10.0.0.0/24", "ip_version": 4}
+    pools = [{"start": "10.0.0.10", "end": "10.0.0.99"}]
+    fake.neutron("GET", "/networks", json={"networks": [site]})
+    fake.neutron("GET", "/subnets", json={"subnets": [subnet | {"allocation_pools": pools}]})
+    layout = cloud.layout(REF, Wishes(network="site", public_ip=False, slots=4), Observed())
+    assert layout.network is not None
+    assert (layout.network.uuid, {p.kind for p in layout.parts}) == ("n1", {PartKind.SECURITY_GROUP})
+
+
+def test_a_cinder_in_trouble_is_not_one_without_volumes(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.cinder("GET", "/volumes/detail", status_code=503)
+    with pytest.raises(TemporaryError):
+        cloud.observe(REF)
+
+
+def test_a_forbidden_listing_of_servers_is_not_an_empty_one(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.nova("GET", "/servers/detail", status_code=403)
+    with pytest.raises(PermanentError, match="may not do this"):
+        cloud.observe(REF)

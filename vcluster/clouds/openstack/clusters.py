@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from vcluster.clouds.base import ClusterSummary
 from vcluster.clouds.openstack import marks, pictures
 from vcluster.clouds.openstack.connect import Services
-from vcluster.clouds.openstack.observe import server_groups
-from vcluster.clouds.openstack.rest import Json
+from vcluster.clouds.openstack.observe import server_groups, volumes
+from vcluster.clouds.openstack.rest import GONE, Json
 from vcluster.model import ClusterRef, MachineState, Role
 
 __all__ = ["summaries"]
@@ -18,6 +18,9 @@ __all__ = ["summaries"]
 _FIELDS = ("id", "name", "description", "created_at", "tags", "device_id")
 
 _LISTED = ("/networks", "/subnets", "/routers", "/floatingips", "/ports", "/security-groups")
+
+EXTENSIONS = ("/routers", "/floatingips")
+"""A cloud that puts machines on its own networks may do without."""
 
 
 @dataclass
@@ -39,12 +42,12 @@ def summaries(services: Services, pool: Executor) -> list[ClusterSummary]:
     found: dict[str, _Found] = {}
     project = services.identity.project
     servers = pool.submit(_servers, services)
-    volumes = pool.submit(_volumes, services)
+    disks = pool.submit(volumes, services)
     groups = pool.submit(server_groups, services)
     listed = [pool.submit(_listing, services, path, project) for path in _LISTED]
     for told in servers.result():
         _take_server(found, told)
-    for told in volumes.result():
+    for told in disks.result():
         metadata: Mapping[str, str] = told.get("metadata") or {}
         if marks.KEPT not in metadata:
             _take(found, marks.signature(metadata), told)
@@ -63,17 +66,12 @@ def _servers(services: Services) -> list[Json]:
     return services.compute.listing("/servers/detail", "servers", doing="list servers", params=params)
 
 
-def _volumes(services: Services) -> list[Json]:
-    if not services.has_volumes:
-        return []
-    return services.volume.listing("/volumes/detail", "volumes", doing="list volumes")
-
-
 def _listing(services: Services, path: str, project: str) -> list[Json]:
     key = path.strip("/").replace("-", "_")
     doing = f"list {key.replace('_', ' ')}"
     params = {"project_id": project, "fields": _FIELDS}
-    return services.network.listing(path, key, doing=doing, params=params)
+    none = GONE if path in EXTENSIONS else ()
+    return services.network.listing(path, key, doing=doing, params=params, none=none)
 
 
 def _take(found: dict[str, _Found], signature: marks.Signature | None, told: Json) -> _Found | None:

@@ -15,7 +15,7 @@ from vcluster.clouds.openstack import pictures
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.lookups import Lookups
 from vcluster.clouds.openstack.networks import Foreign, Surroundings, free_cidr
-from vcluster.clouds.openstack.rest import Json
+from vcluster.clouds.openstack.rest import GONE, Json
 from vcluster.errors import PermanentError, QuotaError
 from vcluster.model import ClusterRef, Layout, Network, Observed, Part, PartKind, PartRequest, Wishes
 
@@ -189,7 +189,9 @@ class _Choice:
         if has is not None and has.kept and has.ready and has.used_by:
             return self._part(PartKind.FLOATING_IP, "head", {"address": address, "uuid": has.uuid})
         params = {"floating_ip_address": address}
-        found = self._services.network.listing("/floatingips", "floatingips", doing="find floating IP", params=params)
+        found = self._services.network.listing(
+            "/floatingips", "floatingips", doing="find floating IP", params=params, none=GONE
+        )
         mine = [f for f in found if f.get("floating_ip_address") == address]
         if not mine:
             raise PermanentError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import threading
 import time
@@ -175,7 +176,8 @@ class Lookups:
         asked = [self._pool.submit(ask) for ask in (self.nova_quota, self._neutron, self._cinder)]
         told: dict[str, Allowance] = {}
         for answer in asked:
-            told |= answer.result()
+            with contextlib.suppress(PermanentError):  # a policy may keep it from users
+                told |= answer.result()
         return told
 
     def nova_quota(self) -> dict[str, Allowance]:
@@ -212,7 +214,10 @@ class Lookups:
             "cores": sum(f.cpus for f in flavors),
             "ram": sum(f.memory for f in flavors),
         }
-        allowed = self.nova_quota()
+        try:
+            allowed = self.nova_quota()
+        except PermanentError:
+            return  # a cloud that does not tell
         for name, wanted in asked.items():
             room = allowed.get(name)
             if room is not None and 0 <= room.limit < room.used + wanted:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vcluster.clouds.openstack import marks, pictures
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.lookups import nearest
-from vcluster.clouds.openstack.rest import Json
+from vcluster.clouds.openstack.rest import GONE, Json
 from vcluster.errors import PermanentError, QuotaError
 from vcluster.model import Network
 
@@ -44,7 +44,7 @@ class Surroundings:
         asked = [
             pool.submit(network.listing, "/networks", "networks", doing="list networks"),
             pool.submit(network.listing, "/subnets", "subnets", doing="list subnets"),
-            pool.submit(network.listing, "/routers", "routers", doing="list routers"),
+            pool.submit(network.listing, "/routers", "routers", doing="list routers", none=GONE),
             pool.submit(network.listing, "/ports", "ports", doing="list routers' ports", params=legs),
         ]
         networks, subnets, routers, ports = (answer.result() for answer in asked)

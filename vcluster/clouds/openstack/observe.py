@@ -15,10 +15,10 @@ from vcluster.clouds.openstack import marks, pictures
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.known import Known
 from vcluster.clouds.openstack.networks import Foreign
-from vcluster.clouds.openstack.rest import Json
+from vcluster.clouds.openstack.rest import GONE, NOT_HERE, Json, Params
 from vcluster.model import ClusterRef, Machine, Network, Observed, Part, PartKind, Port, Role
 
-__all__ = ["GROUPS", "Observer", "group_listing", "server_groups"]
+__all__ = ["GROUPS", "Observer", "group_listing", "server_groups", "volumes"]
 
 GROUPS = ("head", "members")
 """The security groups of a cluster."""
@@ -51,7 +51,7 @@ class Observer:
         """Everything that carries the cluster's tag."""
         network, ask = self._services.network, self._pool.submit
         servers = ask(self._servers, ref)
-        volumes = ask(self._volumes, ref)
+        disks = ask(self._volumes, ref)
         placement = ask(server_groups, self._services)
         words = [ref.tag(Role.HEAD), ref.tag(Role.WORKER), ref.tag(PartKind.GATEWAY)]
         ports = ask(network.listing, "/ports", "ports", doing="list ports", params={"description": words})
@@ -75,6 +75,7 @@ class Observer:
             "routers",
             doing="list routers",
             params={"description": ref.tag(PartKind.ROUTER)},
+            none=GONE,
         )
         groups = ask(group_listing, self._services, ref)
         # All of the project's: one that was there before the cluster and is lent to its head carries no tag.
@@ -87,6 +88,7 @@ class Observer:
                 "project_id": self._services.identity.project,
                 "fields": ("id", "description", "port_id", "floating_ip_address", "created_at"),
             },
+            none=GONE,
         )
         told_ports, told_networks, told_subnets = ports.result(), networks.result(), subnets.result()
         told_addresses, told_groups = addresses.result(), groups.result()
@@ -101,7 +103,7 @@ class Observer:
         parts += [pictures.security_group(ref, told, holders.get(told["id"], "")) for told in told_groups]
         parts += [pictures.server_group(ref, told) for told in placement.result()]
         parts += [pictures.floating_ip(ref, told, held) for told in told_addresses]
-        parts += [pictures.volume(ref, told) for told in volumes.result()]
+        parts += [pictures.volume(ref, told) for told in disks.result()]
         picture = Observed(
             networks=(*own, *self._foreign_networks(own, held)),
             ports=tuple(held.values()),
@@ -140,11 +142,9 @@ class Observer:
         return self._services.compute.find(f"/servers/{quote(uuid, safe='')}", doing=f"look at server {uuid}")
 
     def _volumes(self, ref: ClusterRef) -> list[Json]:
-        if not self._services.has_volumes:
-            return []
         # Cinder takes a dictionary in Python's writing.
         params = {"metadata": str({marks.MARK: ref.tag(PartKind.VOLUME)})}
-        return self._services.volume.listing("/volumes/detail", "volumes", doing="list volumes", params=params)
+        return volumes(self._services, params)
 
     def _machines(
         self, ref: ClusterRef, servers: list[Json], ports: Mapping[str, Port], public: Mapping[str, str]
@@ -163,7 +163,16 @@ class Observer:
 
 def server_groups(services: Services) -> list[Json]:
     """All of the project's: Nova has no filter for them."""
-    return services.compute.listing("/os-server-groups", "server_groups", doing="list server groups")
+    path, doing = "/os-server-groups", "list server groups"
+    return services.compute.listing(path, "server_groups", doing=doing, none=NOT_HERE)
+
+
+def volumes(services: Services, params: Params | None = None) -> list[Json]:
+    """The project's volumes: none where there is no Cinder, or none for this user."""
+    if not services.has_volumes:
+        return []
+    path, doing = "/volumes/detail", "list volumes"
+    return services.volume.listing(path, "volumes", doing=doing, params=params, none=NOT_HERE)
 
 
 def group_listing(services: Services, ref: ClusterRef) -> list[Json]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import email.utils
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vcluster.clouds.openstack import errors
@@ -20,7 +20,7 @@ from vcluster.retry import delay as backoff
 if TYPE_CHECKING:
     from openstack.proxy import Proxy
 
-__all__ = ["TIMEOUT", "Clock", "Json", "Params", "Service", "repeated"]
+__all__ = ["GONE", "NOT_HERE", "TIMEOUT", "Clock", "Json", "Params", "Service", "repeated"]
 
 T = TypeVar("T")
 
@@ -28,6 +28,12 @@ Json = dict[str, Any]
 """An object as a service sent it."""
 
 Params = Mapping[str, Any]
+
+GONE = (404,)
+"""What says that a thing, or a whole kind of them, is not there."""
+
+NOT_HERE = (403, 404)
+"""What says that a user has none of a kind: the cloud does not offer it, or not to this user."""
 
 TRIES = 5
 """How often a call that may be repeated is tried here, before the loop above sees the failure."""
@@ -113,29 +119,36 @@ class Service:
 
     # Reads -----------------------------------------------------------------------------------------------------
 
-    def get(self, path: str, *, doing: str, params: Params | None = None) -> Json:
+    def get(self, path: str, *, doing: str, params: Params | None = None, none: Collection[int] = ()) -> Json:
         """One object, repeated while the cloud is in trouble.
+
+        Args:
+            none: statuses that mean that there is nothing: the answer is empty then.
 
         Raises:
             CloudError: as the answer says.
         """
-        return self._repeat(lambda: self._call("GET", path, doing=doing, params=params))
+        return self._repeat(lambda: self._call("GET", path, doing=doing, params=params, none=none))
 
     def find(self, path: str, *, doing: str) -> Json | None:
         """As :meth:`get`; None where there is no such thing."""
-        return self._repeat(lambda: self._call("GET", path, doing=doing, gone_is_fine=True)) or None
+        return self._repeat(lambda: self._call("GET", path, doing=doing, none=GONE)) or None
 
-    def listing(self, path: str, key: str, *, doing: str, params: Params | None = None) -> list[Json]:
+    def listing(
+        self, path: str, key: str, *, doing: str, params: Params | None = None, none: Collection[int] = ()
+    ) -> list[Json]:
         """Every page of a listing.
 
         Args:
             key: under which the services put the list: ``servers``.
+            none: statuses that mean that there are none: 404 where a cloud may lack the extension, 403 where its
+                policy may keep users from having any.
         """
         found: list[Json] = []
         seen: set[str] = set()
         asked = dict(params or {})
         while True:
-            page = self.get(path, doing=doing, params=asked)
+            page = self.get(path, doing=doing, params=asked, none=none)
             fresh = [item for item in page.get(key, []) if str(item.get("id", item.get("name"))) not in seen]
             found += fresh
             seen |= {str(item.get("id", item.get("name"))) for item in fresh}
@@ -161,7 +174,7 @@ class Service:
 
     def delete(self, path: str, *, doing: str) -> None:
         """Delete by UUID. That is safe to repeat; what is gone already is as well."""
-        self._repeat(lambda: self._call("DELETE", path, doing=doing, gone_is_fine=True))
+        self._repeat(lambda: self._call("DELETE", path, doing=doing, none=GONE))
 
     # Inside ----------------------------------------------------------------------------------------------------
 
@@ -193,7 +206,7 @@ class Service:
         params: Params | None = None,
         body: Json | None = None,
         microversion: str = "",
-        gone_is_fine: bool = False,
+        none: Collection[int] = (),
     ) -> Json:
         try:
             answer = self._adapter().request(
@@ -214,7 +227,7 @@ class Service:
             raise errors.from_exception(error, doing=doing) from error
         self._clock.heard(answer.headers.get("Date", ""))
         status = answer.status_code
-        if status == 404 and gone_is_fine:
+        if status in none:
             return {}
         if status >= 400:
             delay = errors.retry_after(answer.headers, self._clock.now())
