@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from vcluster.actions import NOTE_ATTEMPTS
-from vcluster.model import Machine, Part
+from vcluster.model import Machine, Part, Role
 
 __all__ = ["Attempts", "life_of"]
 
@@ -22,8 +23,11 @@ def life_of(thing: Machine | Part) -> str:
 
     It is short, because a note has few characters and the longest name of a machine has many.
     """
-    since = thing.started if isinstance(thing, Machine) else thing.created
-    return f"{thing.uuid[_SOME]}@{_base36(int(since))}"
+    return f"{thing.uuid[_SOME]}@{_base36(_began(thing))}"
+
+
+def _began(thing: Machine | Part) -> int:
+    return int(thing.started if isinstance(thing, Machine) else thing.created)
 
 
 def _base36(number: int) -> str:
@@ -34,6 +38,10 @@ def _base36(number: int) -> str:
     return digits or "0"
 
 
+def _is_head(thing: Machine | Part) -> bool:
+    return isinstance(thing, Machine) and thing.role is Role.HEAD
+
+
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """The attempts' notes, read and written.
@@ -41,17 +49,29 @@ class Attempts:
     Args:
         notes: the cluster's.
         most: how often a thing that failed is made anew.
+        now: when the cluster was looked at, seconds since the epoch.
+        patience: seconds after which a head that was counted and is in trouble still has failed once more.
     """
 
     notes: Mapping[str, str]
     most: int
+    now: float = 0.0
+    patience: float = inf
 
     def made(self, name: str) -> int:
         """How often it failed."""
         return self._read(name)[0]
 
     def counted(self, name: str, thing: Machine | Part) -> bool:
-        """Whether this one's failure is written already."""
+        """Whether this one's failure is written already.
+
+        A head is rebooted and keeps its uuid, and some clouds do not tell when: then only the time since it was counted
+        tells a further failure from a reboot that was noted but, as the run was killed, not begun.
+        """
+        count, since = self._read(name)
+        if _is_head(thing):
+            same = f" {thing.uuid[_SOME]}@" in self.notes.get(NOTE_ATTEMPTS + name, "")
+            return same and count > 0 and _began(thing) < since and self.now - since <= self.patience
         return self.notes.get(NOTE_ATTEMPTS + name, "").endswith(f" {life_of(thing)}")
 
     def before(self, name: str, thing: Machine | Part) -> int:
@@ -64,14 +84,19 @@ class Attempts:
 
     def another(self, name: str, thing: Machine | Part) -> dict[str, str]:
         """The note that counts this one's failure."""
-        return {NOTE_ATTEMPTS + name: f"{self.before(name, thing) + 1} {life_of(thing)}"}
+        if _is_head(thing) and self.counted(name, thing):
+            return {NOTE_ATTEMPTS + name: self.notes[NOTE_ATTEMPTS + name]}
+        life = life_of(thing)
+        if _is_head(thing):
+            life = f"{thing.uuid[_SOME]}@{_base36(max(int(self.now), _began(thing) + 1))}"
+        return {NOTE_ATTEMPTS + name: f"{self.before(name, thing) + 1} {life}"}
 
     def spent(self, name: str) -> bool:
         """Whether there is no further try."""
         return self.made(name) > self.most
 
     def last_failure(self, name: str) -> float:
-        """When the life began that failed last, in whole seconds since the epoch; 0 when none did."""
+        """When the life began that failed last, or a head was counted; in whole seconds, 0 when none was."""
         return self._read(name)[1]
 
     def _read(self, name: str) -> tuple[int, float]:

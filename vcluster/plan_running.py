@@ -37,7 +37,7 @@ class Running:
         self.head_name = goal.slots[0].name
         self.slots = {slot.name: slot for slot in goal.slots}
         self.ports = chosen_ports(seen)
-        self.attempts = Attempts(seen.notes, goal.max_attempts)
+        self.attempts = Attempts(seen.notes, goal.max_attempts, now, goal.boot_timeout)
         self.actions: list[Action] = []
         self.waiting: list[str] = []
         self.lost: dict[str, str] = dict(goal.given_up)

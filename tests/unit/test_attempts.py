@@ -29,6 +29,27 @@ def test_a_failure_is_counted_once_for_each_life() -> None:
     assert Attempts({}, 2).last_failure("cpu-1") == 0
 
 
+def test_a_head_whose_boots_the_cloud_does_not_tell_has_a_budget_all_the_same() -> None:
+    head, notes, tries = replace(MACHINE, name="head", role=Role.HEAD), dict[str, str](), list[float]()
+    for now in range(1_700_000_600, 1_700_010_000, 300):  # a new process each time: all that it knows is the note
+        attempts = Attempts(notes, 2, float(now), patience=600.0)
+        if not attempts.left("head", head):
+            break
+        notes = attempts.another("head", head)
+        tries.append(attempts.before("head", head) + 1)
+        assert len("attempts/head=" + notes[NOTE_ATTEMPTS + "head"]) <= 58
+    assert tries == [1, 1, 1, 2, 2, 2]
+    assert Attempts(notes, 2, 1_700_009_999.0, 600.0).made("head") == 2
+
+
+def test_a_reboot_that_the_cloud_tells_is_another_life_at_once() -> None:
+    head = replace(MACHINE, name="head", role=Role.HEAD)
+    first = Attempts({}, 2, 1.7e9 + 5, 600.0)
+    noted = first.another("head", head)
+    assert Attempts(noted, 2, 1.7e9 + 6, 600.0).before("head", head) == 0
+    assert Attempts(noted, 2, 1.7e9 + 9, 600.0).before("head", replace(head, started=1.7e9 + 5)) == 1
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
