@@ -31,6 +31,7 @@ from vcluster.plan import plan
 from vcluster.plan_running import is_about_quota
 from vcluster.reconcile_acts import Acts, Renderer
 from vcluster.reconcile_end import ClaimedError, Outcome, final_error, some
+from vcluster.reconcile_left import LeftOut
 from vcluster.reconcile_look import Look, View, look_after, suffices
 from vcluster.stacks.base import Clock, Control
 from vcluster.turn import Turn
@@ -113,6 +114,7 @@ class Reconciler:
         self._spent: frozenset[str] = frozenset()
         self._began = 0.0
         self._given_up: dict[str, CloudError] = {}
+        self._left_out = LeftOut(goal.power, lambda text: self._send(Log, level="warning", message=text))
         self._failures: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._pictures: dict[str, tuple[str, str]] = {}
@@ -151,6 +153,7 @@ class Reconciler:
                     if current.claimed:
                         raise ClaimedError(current.claimed, observed)
                     if self._certain():
+                        self._left_out.check(observed, self._ref.name)
                         return Outcome(observed, self._changed, current.degraded)
                     self._wait(current)
                     continue
@@ -212,7 +215,7 @@ class Reconciler:
             began=self._began,
             claim_settle=self._goal.claim_settle + lag if lag else 0.0,
         )
-        return plan(goal, observed, self._ref, now)
+        return plan(goal, self._left_out.rest(observed), self._ref, now)
 
     def _give_up_for_quota(self, observed: Observed) -> None:
         """Remember who has no quota: the machine in ERROR that says so will soon be gone."""
@@ -240,7 +243,7 @@ class Reconciler:
 
     def _runnable(self, current: Plan) -> list[Action]:
         now = self._clock.now()
-        wave = current.first_wave()
+        wave = self._left_out.wave(current.first_wave())
         if not self._may_destroy and self._goal.power is Power.RUNNING and any(a.destroys_data for a in wave):
             raise CancelledError(
                 f"not agreed to: {some([str(a) for a in wave if a.destroys_data])}",
@@ -275,7 +278,8 @@ class Reconciler:
             return True
         if isinstance(error, (TemporaryError, ConflictError)):
             count = self._failures[key] = self._failures.get(key, 0) + 1
-            if count < (_DRAIN_TRIES if self._resting(action) else retry.MAX_ATTEMPTS):
+            most = _DRAIN_TRIES if self._resting(action) else retry.MAX_ATTEMPTS
+            if count < most and not self._left_out.takes(action, error, count):
                 self._retry(action, error, count)
                 return False
         if isinstance(error, CloudError) and action.verb in (Verb.CREATE_MACHINE, Verb.CREATE_VOLUME):
@@ -285,6 +289,9 @@ class Reconciler:
             # Best effort: a scheduler that cannot be told does not keep a cluster from being stopped.
             self._send(Log, level="warning", message=f"workers are not drained: {error.message}")
             self._view.control = None
+            return False
+        if isinstance(error, CloudError) and self._left_out.takes(action, error):
+            self._left_out.add(action, error)
             return False
         if isinstance(error, CloudError) and action.verb is Verb.START and key not in self._failures:
             # Once: the next look shows it in ERROR, and it is judged like any other machine in ERROR.

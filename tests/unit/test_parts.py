@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -115,6 +116,71 @@ def test_down_goes_backwards() -> None:
     assert [places[kind] for kind in last] == sorted(places[kind] for kind in last)
     assert places["floating ip"] < places["gateway"]
     assert not any("volume" in kind for kind in places)  # they go with their machines
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_what_may_not_be_deleted_keeps_nothing_else_and_is_told_at_the_end(*, foreign: bool) -> None:
+    cloud = fresh(foreign=foreign)
+    Run(cloud).to(whole(cloud, 2))
+    (address,) = [p for p in cloud.observe(cloud.ref("demo")).parts if p.kind is PartKind.FLOATING_IP]
+    refusal = FaultScript(subjects={("delete_part", "floating-ip head"): FaultScript.permanent("policy forbids it")})
+    cloud.faults = refusal
+    run = Run(cloud)
+    with pytest.raises(PermanentError, match="demo is gone but for") as caught:
+        run.to(ABSENT)
+    assert f"floating ip head {address.uuid}: policy forbids it" in caught.value.message
+    left = cloud.observe(cloud.ref("demo"))
+    assert not left.machines
+    assert not left.ports
+    assert {p.kind for p in left.parts} <= {PartKind.FLOATING_IP, *(() if foreign else _AROUND)}
+    assert all(part.uuid in caught.value.message for part in left.parts)
+    cloud.faults = FaultScript()
+    clean(cloud)
+
+
+_AROUND = (PartKind.GATEWAY, PartKind.ROUTER, PartKind.SUBNET, PartKind.SECURITY_GROUP)
+
+
+def test_a_machine_that_may_not_be_deleted_keeps_its_port_and_no_other_machine() -> None:
+    cloud = fresh()
+    Run(cloud).to(whole(cloud, 2))
+    ref = cloud.ref("demo")
+    (locked,) = [m for m in cloud.observe(ref).machines if m.name == "cpu-1"]
+    real = cloud.delete_machine
+
+    def delete(asked: ClusterRef, uuid: str) -> None:
+        if uuid == locked.uuid:
+            raise PermanentError("the instance is locked")
+        real(asked, uuid)
+
+    cloud.delete_machine = delete  # type: ignore[method-assign]
+    with pytest.raises(PermanentError, match=f"machine cpu-1 {locked.uuid}: the instance is locked"):
+        Run(cloud).to(ABSENT)
+    left = cloud.observe(ref)
+    assert [m.name for m in left.machines] == ["cpu-1"]
+    assert [p.name for p in left.ports] == ["cpu-1"]
+    cloud.delete_machine = real  # type: ignore[method-assign]
+    clean(cloud)
+
+
+def test_of_many_ports_only_the_one_that_is_refused_stays() -> None:
+    cloud = fresh()
+    Run(cloud).to(whole(cloud, 3))
+    ref = cloud.ref("demo")
+    (locked,) = [p for p in cloud.observe(ref).ports if p.name == "cpu-2"]
+    real = cloud.delete_ports
+
+    def delete(asked: ClusterRef, uuids: Sequence[str]) -> None:
+        if locked.uuid in uuids:
+            raise PermanentError("policy forbids it")
+        real(asked, uuids)
+
+    cloud.delete_ports = delete  # type: ignore[method-assign]
+    with pytest.raises(PermanentError, match=f"port cpu-2 {locked.uuid}"):
+        Run(cloud).to(ABSENT)
+    assert [p.name for p in cloud.observe(ref).ports] == ["cpu-2"]
+    cloud.delete_ports = real  # type: ignore[method-assign]
+    clean(cloud)
 
 
 def test_down_looks_no_more_often_than_it_must() -> None:

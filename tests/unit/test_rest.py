@@ -7,8 +7,9 @@ from engine import SHELVED, STOPPED, Run, clean, fresh, running, steps, volumes,
 
 from vcluster.actions import Goal, Power
 from vcluster.clouds.memory import Fault, FaultScript, MemoryCloud
-from vcluster.errors import PermanentError, TemporaryError
-from vcluster.model import Health, MachineState
+from vcluster.errors import CloudError, ConflictError, PermanentError, TemporaryError
+from vcluster.events import Log
+from vcluster.model import ClusterRef, Health, MachineState
 
 
 def test_stop_drains_first_and_the_workers_come_back() -> None:
@@ -80,3 +81,22 @@ def test_a_head_in_error_is_not_shelved_and_no_worker_goes() -> None:
         Run(cloud).to(SHELVED)
     assert "vcluster status demo" in caught.value.remedy
     assert len(cloud.observe(cloud.ref("demo")).machines) == 3
+
+
+@pytest.mark.parametrize("error", [ConflictError("it is paused"), PermanentError("it never ran")])
+def test_a_worker_that_cannot_be_stopped_does_not_keep_the_head_on(error: CloudError) -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(running(2))
+    (odd,) = [m for m in cloud.observe(cloud.ref("demo")).machines if m.name == "cpu-1"]
+    real = cloud.stop_machine
+
+    def stop(ref: ClusterRef, uuid: str) -> None:
+        if uuid == odd.uuid:
+            raise error
+        real(ref, uuid)
+
+    cloud.stop_machine = stop  # type: ignore[method-assign]
+    run = Run(cloud)
+    states = {m.name: m.state for m in run.to(STOPPED).observed.machines}
+    assert states == {"head": MachineState.SHUTOFF, "cpu-1": MachineState.ACTIVE, "cpu-2": MachineState.SHUTOFF}
+    assert [e.message for e in run.events if isinstance(e, Log)] == [f"machine cpu-1 is not stopped: {error.message}"]
