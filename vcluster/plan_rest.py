@@ -58,6 +58,8 @@ def _with_head(seen: Observed, actions: list[Action], waiting: list[str], *, she
         if head.state in (MachineState.BUILD, MachineState.DELETING):
             waiting.append(f"{head.name} ({head.state})")
         elif shelving and head.state is MachineState.ERROR:
+            if actions or waiting:
+                continue  # its workers go all the same: they cost, and have nobody's files
             hopeless = f"the head is in ERROR and cannot be shelved: {head.fault or 'the cloud does not say why'}"
         elif shelving and head.state is not MachineState.SHELVED:
             last.append(Action(Verb.SHELVE, Wave.FINISH, (head.name,), (head.uuid,)))

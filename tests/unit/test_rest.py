@@ -73,14 +73,15 @@ def test_shelve_keeps_the_head_alone_and_unshelve_brings_all_back(*, parts: bool
     clean(cloud)
 
 
-def test_a_head_in_error_is_not_shelved_and_no_worker_goes() -> None:
-    cloud = MemoryCloud()
-    Run(cloud).to(running(2))
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_head_in_error_is_not_shelved_but_its_workers_go(*, parts: bool) -> None:
+    cloud = fresh() if parts else MemoryCloud()
+    Run(cloud).to(whole(cloud, 2) if parts else running(2))
     cloud.kill("head")
     with pytest.raises(PermanentError, match="the head is in ERROR and cannot be shelved") as caught:
         Run(cloud).to(SHELVED)
     assert "vcluster status demo" in caught.value.remedy
-    assert len(cloud.observe(cloud.ref("demo")).machines) == 3
+    assert [m.name for m in cloud.observe(cloud.ref("demo")).machines] == ["head"]
 
 
 @pytest.mark.parametrize("error", [ConflictError("it is paused"), PermanentError("it never ran")])
