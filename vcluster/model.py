@@ -118,6 +118,7 @@ class Network:
 
     Attributes:
         foreign: it was there before the cluster and carries no tag: used, never changed or deleted.
+        created: seconds since the epoch, by the cloud's clock; 0 where it is not known.
     """
 
     uuid: str
@@ -125,6 +126,7 @@ class Network:
     cidr: str
     mtu: int = 1500
     foreign: bool = False
+    created: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

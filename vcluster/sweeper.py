@@ -1,12 +1,14 @@
 """Leftovers: what still carries a cluster's mark although its head is gone, found with care and deleted when agreed to.
 
-A cluster is swept when no head of it is there in any state, when every resource of it is older than an hour, when
-nobody has just claimed it, and when two looks some seconds apart showed the same. What a person asked to keep stays.
+A cluster is swept when no head of it is there in any state, when every resource of it is older than an hour (one that
+does not tell its age counts as the others; alone it is young), when nobody has just claimed it, and when two looks some
+seconds apart showed the same. What a person asked to keep stays.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +27,9 @@ __all__ = ["OLDER_THAN", "Leftover", "Leftovers", "sweep"]
 
 OLDER_THAN = 3600.0
 BETWEEN_LOOKS = 5.0
+
+AHEAD = 300.0
+"""Seconds by which the cloud's clock may be before this computer's and be believed: what is young must not seem old."""
 
 Agree = Callable[[Sequence["Leftovers"]], bool]
 """Shown what was found; returns whether to delete it."""
@@ -123,15 +128,21 @@ def _is_left(cloud: Cloud, summary: ClusterSummary, owner: str, older_than: floa
     mine = cloud.ref(summary.ref.name)
     whose = (summary.ref.owner, summary.ref.creator)
     theirs = owner in whose if owner else mine.id == summary.ref.id
-    return theirs and summary.headless and cloud.now() - summary.claimed >= older_than
+    return theirs and summary.headless and _now(cloud) - summary.claimed >= older_than
 
 
 def _look(cloud: Cloud, ref: ClusterRef, older_than: float) -> tuple[Leftover, ...]:
     """All that is there of a cluster; nothing of one that has a head, or of which anything is young."""
     observed = own(cloud.observe(ref), ref)
     things = _things(observed)
-    young = any(thing.created > cloud.now() - older_than for thing in things)
+    dated = [thing.created for thing in things if thing.created]
+    young = not dated or max(dated) > _now(cloud) - older_than
     return () if observed.head is not None or young else things
+
+
+def _now(cloud: Cloud) -> float:
+    """The time by which ages count: the cloud's, unless one of its clocks is far ahead."""
+    return min(cloud.now(), time.time() + AHEAD)
 
 
 def _things(observed: Observed) -> tuple[Leftover, ...]:
@@ -139,7 +150,7 @@ def _things(observed: Observed) -> tuple[Leftover, ...]:
         *(Leftover("machine", m.name, m.uuid, m.started) for m in observed.machines),
         *(Leftover(p.kind.replace("-", " "), p.name, p.uuid, p.created) for p in observed.parts if not p.kept),
         *(Leftover("port", p.name, p.uuid, p.created) for p in observed.ports),
-        *(Leftover("network", "", n.uuid) for n in observed.networks if not n.foreign),
+        *(Leftover("network", "", n.uuid, n.created) for n in observed.networks if not n.foreign),
     )
 
 

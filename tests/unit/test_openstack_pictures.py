@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from vcluster.clouds.openstack import marks, pictures
 from vcluster.clouds.openstack.create import USER_DATA_LIMIT, packed
 from vcluster.clouds.openstack.networks import free_cidr
-from vcluster.clouds.openstack.rest import Clock
+from vcluster.clouds.openstack.rest import HEARD, Clock
 from vcluster.errors import PermanentError, QuotaError
 from vcluster.model import ClusterRef, MachineState, PartKind, Port, Role
 
@@ -277,4 +278,14 @@ def test_the_clouds_clock() -> None:
     clock.heard("Thu, 22 Nov 2046 11:59:00 GMT")  # an answer that was long under way
     clock.heard("not a date")
     clock.heard("")
-    assert clock.now() >= ahead
+    clock.heard("Thu, 22 Nov 2046 12:00:00 GMT")
+    assert clock.now() >= ahead - 1e-3
+
+
+def test_one_host_with_a_wrong_clock_is_outvoted() -> None:
+    clock = Clock()
+    for n in range(3 * HEARD):
+        clock.heard("Thu, 22 Nov 2046 14:00:00 GMT" if n % 3 == 0 else "Thu, 22 Nov 2046 12:00:00 GMT")
+        clock.heard("Thu, 22 Nov 2046 11:00:00 GMT" if n % 5 == 0 else "Thu, 22 Nov 2046 12:00:00 GMT")
+    noon = datetime(2046, 11, 22, 12, tzinfo=UTC).timestamp()
+    assert abs(clock.now() - noon) < 60

@@ -155,7 +155,8 @@ class MemoryCloud(MemoryProject):
         """Make a network; with ``parts`` it has no addresses before it has a subnet."""
         with self.call("create_network"):
             self._around.check_quota("networks")
-            network = Network(self.store.uuid(), tag, "" if self.parts else "10.77.0.0/16")
+            cidr = "" if self.parts else "10.77.0.0/16"
+            network = Network(self.store.uuid(), tag, cidr, created=self.now())
             self.store.networks[network.uuid] = Listed(network, ref.id, self.now() + self.lag)
             return network
 

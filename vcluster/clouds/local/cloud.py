@@ -179,8 +179,8 @@ class LocalCloud(PlainCloud):
         check_owned(ref, tag, "the network")
         folder = self._folder(ref)
         switch.check_socket_path(folder.path)
-        network = Network(uuid=str(uuids.uuid4()), tag=tag, cidr=switch.choose_cidr(switch.host_routes()))
-        folder.create(network, self.now())
+        cidr, now = switch.choose_cidr(switch.host_routes()), self.now()
+        folder.create(network := Network(str(uuids.uuid4()), tag, cidr, created=now), now)
         return network
 
     @disk_errors("cannot write what there is")

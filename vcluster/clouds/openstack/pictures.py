@@ -142,6 +142,7 @@ def network(told: Json, subnets: Iterable[Json], *, tag: str) -> Network:
         cidr=cidrs[0] if cidrs else "",
         mtu=int(told.get("mtu") or 1500),
         foreign=not tag,
+        created=moment(told.get("created_at")),
     )
 
 

@@ -8,8 +8,10 @@ that old clouds work and new ones behave the same.
 from __future__ import annotations
 
 import email.utils
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,15 +47,23 @@ TIMEOUT = 120.0
 """Seconds without a byte until a call counts as unanswered, where clouds.yaml has no ``api_timeout``."""
 
 
-class Clock:
-    """The cloud's clock: the newest ``Date`` of any answer, and this computer's monotonic time since.
+HEARD = 63
+"""Of how many answers the cloud's clock is read."""
 
-    ``Date`` is cut to whole seconds and the answer was some time under way: of all answers the one that says the
-    latest is the nearest.
+AGREE = 1.0
+"""Seconds by which ``Date`` headers of one moment may differ, being cut to whole ones."""
+
+
+class Clock:
+    """The cloud's clock: the ``Date`` of its answers, and this computer's monotonic time since.
+
+    ``Date`` is cut to whole seconds and the answer was some time under way: of the answers that agree, the one that
+    says the latest is the nearest. One of several API hosts may have a clock that is wrong: the median is believed.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._heard: deque[float] = deque(maxlen=HEARD)
         self._ahead: float | None = None
 
     def now(self) -> float:
@@ -70,7 +80,9 @@ class Clock:
         except ValueError:
             return
         with self._lock:
-            self._ahead = ahead if self._ahead is None else max(self._ahead, ahead)
+            self._heard.append(ahead)
+            middle = statistics.median_low(self._heard)
+            self._ahead = max(one for one in self._heard if one <= middle + AGREE)
 
 
 def repeated(call: Callable[[], T], sleep: Callable[[float], None]) -> T:
