@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vcluster.actions import Action, Goal, Plan, Power, Verb, Wave
 from vcluster.model import Health, Machine, MachineState, Observed, PartKind, Role
+from vcluster.plan_limits import stuck
 from vcluster.plan_parts import delete_part
 
 __all__ = ["plan_rest"]
@@ -29,8 +30,9 @@ def plan_rest(goal: Goal, seen: Observed, now: float) -> Plan:
         elif health is Health.BUSY and now - (goal.began or now) < goal.job_patience:
             waiting.append(f"the jobs on {machine.name} to end")
         elif machine.state is MachineState.DELETING:
-            waiting.append(f"{machine.name} to be gone")
-        elif machine.state is MachineState.BUILD and not shelving:
+            if not stuck(goal, machine, now):
+                waiting.append(f"{machine.name} to be gone")
+        elif machine.state is MachineState.BUILD and not shelving and not stuck(goal, machine, now):
             waiting.append(f"{machine.name} to be built")
         elif shelving or machine.state not in _OFF:
             resting.append(machine)

@@ -12,7 +12,7 @@ from vcluster.chosen import chosen_network, chosen_ports
 from vcluster.model import Health, Machine, MachineState, Network, Observed, PartKind, Role, Slot
 from vcluster.plan_absent import free_networks, free_ports
 from vcluster.plan_claim import Claim, Standing, judge
-from vcluster.plan_limits import unlisted
+from vcluster.plan_limits import stuck, unlisted
 from vcluster.plan_parts import StandingParts, Volumes, healed_notes, plan_parts, plan_volumes
 
 __all__ = ["Running", "is_about_quota"]
@@ -122,7 +122,8 @@ class Running:
                 continue
             self.twins.add(machine.uuid)
             if machine.state is MachineState.DELETING:
-                self.waiting.append(f"a twin of {machine.name} to be gone")
+                if not stuck(self.goal, machine, self.now):
+                    self.waiting.append(f"a twin of {machine.name} to be gone")
             else:
                 self.add(Verb.DELETE_MACHINE, machine, "a twin")
         return chosen
@@ -197,11 +198,17 @@ class Running:
         if machine.name in self.leaving:
             return
         unwanted = machine.name not in self.goal.wanted or machine.uuid in self.goal.replace
+        late = stuck(self.goal, machine, self.now) if machine.role is not Role.HEAD else ""
         if machine.state is MachineState.DELETING:
-            self.waiting.append(f"{machine.name} to be gone")
             self.leaving.add(machine.name)
+            if not late:
+                self.waiting.append(f"{machine.name} to be gone")
+            elif machine.name in self.goal.wanted:
+                self.lost.setdefault(machine.name, late)
         elif machine.role is not Role.HEAD and unwanted:
             self._let_go(machine)
+        elif late:
+            self._failed(machine, late)
         elif machine.state is MachineState.BUILD:
             self.waiting.append(f"{machine.name} to be built")
         elif machine.state is MachineState.SHUTOFF:

@@ -32,14 +32,13 @@ from vcluster.plan_running import is_about_quota
 from vcluster.reconcile_acts import Acts, Renderer
 from vcluster.reconcile_end import ClaimedError, Outcome, final_error, some
 from vcluster.reconcile_left import LeftOut
-from vcluster.reconcile_look import Look, View, look_after, suffices
+from vcluster.reconcile_look import Look, View, doubts, look_after, suffices
 from vcluster.stacks.base import Clock, Control
 from vcluster.turn import Turn
 
 __all__ = ["ClaimedError", "Outcome", "Reconciler", "Renderer"]
 
 _CREATES = (Verb.CREATE_NETWORK, Verb.CREATE_PART, Verb.CREATE_VOLUME, Verb.CREATE_PORTS, Verb.CREATE_MACHINE)
-_PROVED = (Health.READY, Health.BUSY, Health.DRAINED)
 _DRAIN_TRIES = 3
 _CLAIM_IS_SURE = 30.0
 """Seconds after a look that showed our claim in which nobody can have taken it for abandoned: see plan_claim."""
@@ -110,7 +109,7 @@ class Reconciler:
             cancel=cancel,
             keep_console=keep_console,
         )
-        self._doubted: dict[str, float] = {}
+        self._doubted: dict[tuple[str, str], float] = {}
         self._spent: frozenset[str] = frozenset()
         self._began = 0.0
         self._given_up: dict[str, CloudError] = {}
@@ -198,10 +197,8 @@ class Reconciler:
         """What is left to do, given what this run has given up and what it saw before."""
         now = self._view.began
         self._began = self._began or now
-        silent = [m.uuid for m in observed.machines if observed.health.get(m.name) not in _PROVED]
-        if observed.head is None:
-            silent += [port.uuid for port in observed.ports if port.tag == self._ref.tag(Role.HEAD)]
-        self._doubted = {uuid: self._doubted.get(uuid, now) for uuid in silent}
+        silent = doubts(observed, self._ref)
+        self._doubted = {doubt: self._doubted.get(doubt, now) for doubt in silent}
         self._spent |= {p.uuid for p in observed.parts if p.kind is PartKind.VOLUME and p.used_by}
         self._give_up_for_quota(observed)
         lag = self._cloud.listing_lag
@@ -210,7 +207,7 @@ class Reconciler:
             given_up=MappingProxyType(
                 {**self._goal.given_up, **{name: error.message for name, error in self._given_up.items()}}
             ),
-            doubted=MappingProxyType(self._doubted),
+            doubted=MappingProxyType({uuid: since for (uuid, _), since in self._doubted.items()}),
             spent=self._spent,
             began=self._began,
             claim_settle=self._goal.claim_settle + lag if lag else 0.0,

@@ -13,11 +13,11 @@ from enum import IntEnum
 from vcluster.actions import Action, Plan, Verb, Wave
 from vcluster.clouds.base import Cloud
 from vcluster.ledger import Ledger
-from vcluster.model import ClusterRef, Health, Machine, MachineState, Observed
+from vcluster.model import ClusterRef, Health, Machine, MachineState, Observed, Role
 from vcluster.plan import own
 from vcluster.stacks.base import Control
 
-__all__ = ["Look", "View", "look_after", "suffices"]
+__all__ = ["Look", "View", "doubts", "look_after", "suffices"]
 
 WHOLE_EVERY = 15.0
 """Seconds after which a look at the machines alone is no longer enough."""
@@ -49,6 +49,9 @@ _OF_MACHINES = frozenset(
         Verb.DELETE_MACHINE,
     }
 )
+
+
+_PROVED = (Health.READY, Health.BUSY, Health.DRAINED)
 
 
 class Look(IntEnum):
@@ -87,6 +90,22 @@ def suffices(look: Look, plan: Plan, *, leaving: bool) -> bool:
     first = plan.first_wave()
     known = _FREES if leaving else _CREATIONS
     return bool(first) and all(action.verb in known and not action.destroys_data for action in first)
+
+
+def doubts(observed: Observed, ref: ClusterRef) -> set[tuple[str, str]]:
+    """What does not prove itself, by uuid: machines, and the ports of a head that is not there.
+
+    With each goes whether it is in ERROR or on its way out, which begins a time of its own.
+    """
+    own_time = (MachineState.ERROR, MachineState.DELETING)
+    found = {
+        (m.uuid, str(m.state) if m.state in own_time else "")
+        for m in observed.machines
+        if m.state in own_time or observed.health.get(m.name) not in _PROVED
+    }
+    if observed.head is None:
+        found |= {(port.uuid, "") for port in observed.ports if port.tag == ref.tag(Role.HEAD)}
+    return found
 
 
 class View:

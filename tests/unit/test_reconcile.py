@@ -148,6 +148,43 @@ def test_a_lost_head_rebuilds_the_whole_cluster_and_the_plan_says_that_data_is_g
     assert outcome.observed.health["cpu-2"] is Health.READY
 
 
+def stuck(cloud: MemoryCloud, name: str, *, building: bool = False) -> None:
+    """Let a machine neither be built nor be gone, as on a compute host that died."""
+    for entry in cloud.entries(cloud.ref("demo")):
+        if entry.machine.name == name:
+            entry.gone_at = float("inf") if building else 1e12
+            if building:
+                entry.machine, entry.active_at = replace(entry.machine, state=MachineState.BUILD), 1e12
+
+
+def test_a_worker_that_is_built_for_ever_is_made_anew() -> None:
+    cloud = MemoryCloud()
+    old = {m.name: m.uuid for m in Run(cloud).to(running(2)).observed.machines}
+    stuck(cloud, "cpu-1", building=True)
+    new = {m.name: m.uuid for m in Run(cloud).to(running(2)).observed.machines}
+    assert {name for name in old if old[name] != new[name]} == {"cpu-1"}
+
+
+def test_a_worker_that_is_deleted_for_ever_is_gone_without() -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(running(3))
+    stuck(cloud, "cpu-1")
+    outcome = Run(cloud).to(running(3, minimum=2))
+    assert outcome.degraded == ("cpu-1",)
+    with pytest.raises(PermanentError, match="cpu-1: it is still being deleted after"):
+        Run(cloud).to(running(3))
+
+
+@pytest.mark.parametrize("building", [False, True])
+def test_a_stuck_worker_does_not_keep_a_cluster_on(*, building: bool) -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(running(2))
+    stuck(cloud, "cpu-1", building=building)
+    head = Run(cloud).to(STOPPED).observed.head
+    assert head is not None
+    assert head.state is MachineState.SHUTOFF
+
+
 def hide(cloud: MemoryCloud, name: str, looks: int) -> None:
     """Let so many listings miss a machine, as a cell that is down does; its port stays in use."""
     real = cloud.observe
