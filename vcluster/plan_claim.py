@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vcluster.actions import NOTE_READY, Goal
-from vcluster.model import Machine, Observed, Port
+from vcluster.model import Machine, MachineState, Observed, Port
 
 __all__ = ["Claim", "Standing", "judge"]
 
 _WATCHED_SHARE = 0.25
-"""The share of the patience for which this run itself must have seen a claim without a head."""
+"""The share of the patience for which this run itself must have seen a claim without a head, or with one in ERROR."""
 
 _OWN_SHARE = 0.5
 """The share of the patience after which a run renews its own claim: nobody else can be about to take it over."""
@@ -56,10 +56,12 @@ def judge(goal: Goal, seen: Observed, port: Port | None, head: Machine | None, n
     if port is None:
         return Claim(Standing.FREE)
     ours = port.claim in ("", goal.claim) or not goal.claim
+    age = now - port.created
+    if head is not None and head.state is MachineState.ERROR and not ours and not seen.notes.get(NOTE_READY):
+        return _theirs(goal, port, age, now - goal.doubted.get(head.uuid, now))
     if head is not None or not goal.claim:
         return Claim(Standing.OURS if ours else Standing.FOREIGN, port)
-    age = now - port.created
-    return _ours(goal, seen, port, age) if ours else _theirs(goal, port, age, now)
+    return _ours(goal, seen, port, age) if ours else _theirs(goal, port, age, now - goal.doubted.get(port.uuid, now))
 
 
 def _ours(goal: Goal, seen: Observed, port: Port, age: float) -> Claim:
@@ -70,8 +72,7 @@ def _ours(goal: Goal, seen: Observed, port: Port, age: float) -> Claim:
     return Claim(Standing.OURS, port)
 
 
-def _theirs(goal: Goal, port: Port, age: float, now: float) -> Claim:
-    watched = now - goal.doubted.get(port.uuid, now)
+def _theirs(goal: Goal, port: Port, age: float, watched: float) -> Claim:
     if age > goal.claim_patience and watched > goal.claim_patience * _WATCHED_SHARE:
         return Claim(Standing.ABANDONED, port, "its claim was given up")
     return Claim(Standing.FOREIGN, port)

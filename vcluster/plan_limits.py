@@ -46,4 +46,4 @@ def expired(seen: Observed, head: Machine | None, now: float) -> str:
     expiry = expiry_of(seen.notes)
     if head is None or head.state is not MachineState.SHELVED or expiry is None or not expiry.past(now):
         return ""
-    return "the cluster has expired: it would be shelved again at once"
+    return "the cluster has expired and would be shelved again at once: `vcluster extend` lets it live on"

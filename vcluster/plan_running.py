@@ -12,7 +12,7 @@ from vcluster.chosen import chosen_network, chosen_ports
 from vcluster.model import Health, Machine, MachineState, Network, Observed, PartKind, Role, Slot
 from vcluster.plan_absent import free_networks, free_ports
 from vcluster.plan_claim import Claim, Standing, judge
-from vcluster.plan_limits import stuck, unlisted
+from vcluster.plan_limits import expired, stuck, unlisted
 from vcluster.plan_parts import StandingParts, Volumes, healed_notes, plan_parts, plan_volumes
 
 __all__ = ["Running", "is_about_quota"]
@@ -76,6 +76,8 @@ class Running:
             self.actions.clear()  # a twin, perhaps: but of what?
             self._wait_unseen(missed)
             return self._result((), hopeless)
+        if over := expired(self.seen, self.head, self.now):
+            return Plan(hopeless=over)
         if self.claim.standing is Standing.FOREIGN:
             return self._stand_back()
         lost_head = self.head is None or self.head.state is MachineState.DELETING

@@ -26,7 +26,7 @@ from vcluster.errors import (
 )
 from vcluster.events import Event, EventHandler, Log, MachineChanged, PlanMade, Retrying, StepFinished, StepStarted
 from vcluster.ledger import Ledger
-from vcluster.model import ClusterRef, Health, Observed, PartKind, Role
+from vcluster.model import ClusterRef, Observed, PartKind, Role
 from vcluster.plan import plan
 from vcluster.plan_running import is_about_quota
 from vcluster.reconcile_acts import Acts, Renderer

@@ -301,3 +301,19 @@ def test_a_head_that_shows_another_host_key_is_not_asked_and_its_claim_is_told()
     assert caught.value.claim == "a"
     again = Run(cloud).loop(running(1, claim="a"), host_key="ssh-ed25519 AAAA somebody")
     assert not again.run(7200).changed
+
+
+@pytest.mark.parametrize("kind", ["plain", "parts"])
+def test_a_head_that_failed_and_nobody_mends_is_taken_over(kind: str) -> None:
+    cloud = cloud_like(kind)
+    dead, alive = seats(cloud, "a", "b")
+    dead.begin(goal_on(cloud))
+    while not [entry for entry in cloud.entries(cloud.ref("demo")) if entry.machine.role is Role.HEAD]:
+        dead.step()
+    dead.end()
+    cloud.kill("head")
+    began = cloud.now()
+    play(repeat(0), [alive])
+    assert alive.claim == "b"
+    assert cloud.now() - began > 30
+    one_cluster_of_one_secret(cloud, alive.makers)

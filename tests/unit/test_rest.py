@@ -101,3 +101,17 @@ def test_a_worker_that_cannot_be_stopped_does_not_keep_the_head_on(error: CloudE
     states = {m.name: m.state for m in run.to(STOPPED).observed.machines}
     assert states == {"head": MachineState.SHUTOFF, "cpu-1": MachineState.ACTIVE, "cpu-2": MachineState.SHUTOFF}
     assert [e.message for e in run.events if isinstance(e, Log)] == [f"machine cpu-1 is not stopped: {error.message}"]
+
+
+def test_an_expired_cluster_is_not_switched_on_while_it_is_shelved() -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(running(1))
+    cloud.annotate(cloud.ref("demo"), {"expires": f"{cloud.now() + 60:.0f}"})
+    Run(cloud).to(SHELVED)
+    cloud.clock.sleep(100)
+    run = Run(cloud)
+    with pytest.raises(PermanentError, match="expired and would be shelved again at once: `vcluster extend`"):
+        run.to(running(1))
+    assert steps(run.events) == []
+    cloud.annotate(cloud.ref("demo"), {"expires": f"{cloud.now() + 60:.0f}"})
+    assert Run(cloud).to(running(1)).changed
