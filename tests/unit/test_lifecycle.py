@@ -344,10 +344,11 @@ def test_a_head_in_error_does_not_live_for_ever(home: Path, cloud: MemoryCloud) 
     demo = cluster(home, cloud, spec(expires="8h"))
     demo.up()
     cloud.kill("head")
-    cloud.lose("cpu-1")
-    cloud.lose("cpu-2")
     cloud.clock.sleep(9 * HOUR)
     assert cloud.observe(demo.ref).head.state == "ERROR"  # type: ignore[union-attr]  # it is there
+    (first,) = reap(cloud=cloud, home=home)
+    assert "the head is in ERROR and cannot be shelved" in first.error
+    assert [machine.name for machine in cloud.observe(demo.ref).machines] == ["head"]
     assert [each.act for each in reap(cloud=cloud, home=home)] == ["wait"]
     cloud.clock.sleep(DAY + 60)
     assert [each.act for each in reap(cloud=cloud, home=home)] == ["delete"]
