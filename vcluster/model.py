@@ -210,6 +210,7 @@ class Wishes:
         floating_ip: an address that exists, for the head; empty: a new one.
         allow_from: networks from which SSH to the head is let in.
         slots: how many places for machines the network must have room for.
+        zones: availability zones that machines shall be in.
     """
 
     network: str = ""
@@ -218,6 +219,7 @@ class Wishes:
     floating_ip: str = ""
     allow_from: tuple[str, ...] = ("0.0.0.0/0",)
     slots: int = 1
+    zones: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

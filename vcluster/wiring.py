@@ -47,7 +47,7 @@ def goal_of(
     """
     _check_flavors(spec, cloud)
     slots = spec.slots(cloud.flavor)
-    layout = _layout(spec, cloud, ref, observed, len(slots))
+    layout = _layout(spec, cloud, ref, observed, slots)
     notes = lifetime_notes(spec, observed.notes, cloud.now())
     return Goal(
         Power.RUNNING,
@@ -84,7 +84,7 @@ def _check_flavors(spec: ClusterSpec, cloud: Cloud) -> None:
         raise SpecError(problems)
 
 
-def _layout(spec: ClusterSpec, cloud: Cloud, ref: ClusterRef, observed: Observed, slots: int) -> Layout:
+def _layout(spec: ClusterSpec, cloud: Cloud, ref: ClusterRef, observed: Observed, slots: Sequence[Slot]) -> Layout:
     access = spec.access
     wishes = Wishes(
         network=spec.network or "",
@@ -92,7 +92,8 @@ def _layout(spec: ClusterSpec, cloud: Cloud, ref: ClusterRef, observed: Observed
         public_ip=access.public,
         floating_ip=access.floating_ip or "",
         allow_from=access.allow_from,
-        slots=slots,
+        slots=len(slots),
+        zones=tuple(sorted({slot.zone for slot in slots if slot.zone})),
     )
     try:
         return cloud.layout(ref, wishes, observed)
@@ -101,7 +102,10 @@ def _layout(spec: ClusterSpec, cloud: Cloud, ref: ClusterRef, observed: Observed
             ("network",): wishes.network,
             ("external_network",): wishes.external_network,
             ("access", "floating_ip"): wishes.floating_ip,
+            ("availability_zone",): spec.availability_zone or "",
+            ("head", "availability_zone"): spec.head.availability_zone or "",
         }
+        named |= {("workers", n, "availability_zone"): g.availability_zone or "" for n, g in enumerate(spec.workers)}
         raise _at(spec, named, error) from error
 
 

@@ -6,8 +6,10 @@ import pytest
 from openstack_kit import OTHER, PROJECT, PUBLIC, REF, FakeCloud, cloud, fake, group, server
 
 from vcluster.clouds.openstack import OpenStackCloud, marks
-from vcluster.errors import PermanentError, QuotaError
+from vcluster.errors import PermanentError, QuotaError, SpecError
 from vcluster.model import ClusterRef, Flavor, Observed, Part, PartKind, Role, Wishes
+from vcluster.spec import ClusterSpec
+from vcluster.wiring import goal_of
 
 __all__ = ["cloud", "fake"]
 
@@ -97,6 +99,43 @@ def test_the_projects_only_router_is_used_again(fake: FakeCloud, cloud: OpenStac
     own = cloud.layout(REF, Wishes(slots=2), Observed())
     assert PartKind.ROUTER not in {p.kind for p in own.parts}
     assert next(p for p in own.parts if p.kind is PartKind.GATEWAY).detail == {"router": "r1"}
+
+
+# Zones ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def zones(fake: FakeCloud) -> None:
+    told = [{"zoneName": name, "zoneState": {"available": True}} for name in ("nova", "zone-b")]
+    fake.nova("GET", "/os-availability-zone", json={"availabilityZoneInfo": told})
+
+
+@pytest.mark.usefixtures("zones")
+def test_a_zone_that_is_not_there_is_said_with_its_line(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    flavor = {"id": "f1", "name": "m3.tiny", "vcpus": 1, "ram": 3072, "disk": 20}
+    fake.nova("GET", "/flavors/detail", json={"flavors": [flavor]})
+    text = "name: demo\ncloud: js2\navailability_zone: nova\naccess: {public_ip: false}\nhead: {flavor: m3.tiny}\n"
+    text += "workers: [{name: cpu, flavor: m3.tiny, count: 1, availability_zone: moon}]\n"
+    spec = ClusterSpec.from_yaml(text, file="demo.yaml")
+    with pytest.raises(SpecError, match=r"demo.yaml:6:\d+: workers\[0\].availability_zone: .* zone 'moon'") as caught:
+        goal_of(spec, cloud, REF, Observed())
+    assert "there is nova, zone-b" in str(caught.value)
+    assert len(fake.asked("GET", "/os-availability-zone")) == 1
+
+
+@pytest.mark.usefixtures("zones")
+def test_zones_are_asked_for_once_and_only_where_one_is_named(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    cloud.layout(REF, Wishes(public_ip=False), Observed())
+    assert fake.asked("GET", "/os-availability-zone") == []
+    for _ in range(2):
+        cloud.layout(REF, Wishes(public_ip=False, zones=("nova:host-1", "zone-b")), Observed())
+    assert len(fake.asked("GET", "/os-availability-zone")) == 1
+
+
+def test_a_cloud_that_does_not_tell_its_zones_is_believed(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.nova("GET", "/os-availability-zone", status_code=403)
+    cloud.layout(REF, Wishes(public_ip=False, zones=("moon",)), Observed())
+    assert len(fake.asked("GET", "/os-availability-zone")) == 1
 
 
 # Quota and listing ----------------------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ class Cloud(Protocol):
         """What this cluster needs around its machines; the network that it has already stays the one.
 
         Raises:
-            PermanentError: a network or an address that the spec names is not there, or cannot be used.
+            PermanentError: a network, an address or a zone that the spec names is not there, or cannot be used.
         """
         ...
 

@@ -56,6 +56,8 @@ class _Choice:
         self._external: list[Json | None] = []
 
     def layout(self) -> Layout:
+        if self.seen.head is None:
+            self._lookups.check_zones(self.wishes.zones)
         network = chosen_network(self.seen)  # where its ports are, else its own
         chosen = None if network is not None else self._choose()
         if network is None and chosen is not None:

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from urllib.parse import quote
 
 from vcluster.clouds.openstack.connect import Services
-from vcluster.clouds.openstack.rest import Json
+from vcluster.clouds.openstack.rest import NOT_HERE, Json
 from vcluster.errors import PermanentError, QuotaError
 from vcluster.model import Allowance, Flavor, ImageRequest
 
@@ -89,6 +89,7 @@ class Lookups:
         self._services = services
         self._pool = pool
         self._flavors = Kept(self._ask_flavors)
+        self._zones = Kept(self._ask_zones)
         self._lock = threading.Lock()
         self._images: dict[str, Kept[Json]] = {}
 
@@ -116,6 +117,24 @@ class Lookups:
     def _ask_flavors(self) -> Mapping[str, Json]:
         told = self._services.compute.listing("/flavors/detail", "flavors", doing="list flavors")
         return {str(flavor["name"]): flavor for flavor in told}
+
+    # Zones -----------------------------------------------------------------------------------------------------
+
+    def check_zones(self, zones: Iterable[str]) -> None:
+        """Refuse zones that Nova does not have; one may name a host as well, as ``zone:host``.
+
+        Raises:
+            PermanentError: names those that there are.
+        """
+        for asked in zones:
+            zone, known = asked.partition(":")[0], self._zones.get()
+            if known and zone not in known:
+                there = ", ".join(sorted(known))  # few, and seldom alike
+                raise PermanentError(f"the cloud has no availability zone {zone!r}", remedy=f"there is {there}")
+
+    def _ask_zones(self) -> frozenset[str]:
+        told = self._services.compute.get("/os-availability-zone", doing="list Nova's zones", none=NOT_HERE)
+        return frozenset(str(zone["zoneName"]) for zone in told.get("availabilityZoneInfo", []))
 
     # Images ----------------------------------------------------------------------------------------------------
 
