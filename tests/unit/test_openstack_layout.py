@@ -91,6 +91,35 @@ def test_another_clusters_router_and_network_are_not_used(fake: FakeCloud, cloud
     assert next(p for p in own.parts if p.kind is PartKind.SUBNET).detail["cidr"] != "10.64.0.0/24"
 
 
+@pytest.mark.parametrize(("limit", "refused"), [(1, True), (2, False), (-1, False)])
+def test_the_projects_only_router_is_another_clusters(
+    fake: FakeCloud, cloud: OpenStackCloud, limit: int, refused: bool
+) -> None:
+    gateway = {"external_gateway_info": {"network_id": "x1"}}
+    router = {"id": "r1", "name": "demo", "project_id": PROJECT, "description": OTHER.tag(PartKind.ROUTER)} | gateway
+    fake.neutron("GET", "/networks", json={"networks": [PUBLIC]})
+    fake.neutron("GET", "/routers", json={"routers": [router]})
+    fake.neutron("GET", "/security-groups", json={"security_groups": [group(OTHER, "members", "g1")]})
+    fake.neutron("GET", "/network-ip-availabilities/x1", status_code=404)
+    quota = {"router": {"limit": limit, "used": 1, "reserved": 0}}
+    fake.neutron("GET", f"/quotas/{PROJECT}/details", json={"quota": quota})
+    if refused:
+        with pytest.raises(QuotaError, match="routers: 1 asked, 1 used, 1 allowed") as caught:
+            cloud.layout(REF, Wishes(slots=2), Observed())
+        assert "router r1 goes with the cluster 'demo' of bob" in caught.value.remedy
+    else:
+        assert PartKind.ROUTER in {p.kind for p in cloud.layout(REF, Wishes(slots=2), Observed()).parts}
+
+
+def test_a_network_without_port_security_is_refused(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    net = {"id": "n1", "name": "open", "project_id": PROJECT, "port_security_enabled": False}
+    subnet = {"id": "t1", "network_id": "n1", "cidr": "10.0.0.0/24", "ip_version": 4}
+    fake.neutron("GET", "/networks", json={"networks": [net]})
+    fake.neutron("GET", "/subnets", json={"subnets": [subnet]})
+    with pytest.raises(PermanentError, match="'open' has no port security"):
+        cloud.layout(REF, Wishes(network="open", public_ip=False), Observed())
+
+
 def test_the_projects_only_router_is_used_again(fake: FakeCloud, cloud: OpenStackCloud) -> None:
     router = {"id": "r1", "name": "ours", "project_id": PROJECT, "external_gateway_info": {"network_id": "x1"}}
     fake.neutron("GET", "/networks", json={"networks": [PUBLIC]})

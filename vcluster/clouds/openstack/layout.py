@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 
 from vcluster.chosen import chosen_network, chosen_part
-from vcluster.clouds.openstack import pictures
+from vcluster.clouds.openstack import marks, pictures
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.lookups import Lookups
 from vcluster.clouds.openstack.networks import Foreign, Surroundings, free_cidr
@@ -155,8 +155,28 @@ class _Choice:
             return parts
         if (reused := self.around.router(self.external)) is not None:
             return [*parts, self._part(PartKind.GATEWAY, "", {"router": str(reused["id"])})]
+        self._check_routers(self.external)
         router_detail = {"network": str(self.external["id"])}
         return [*parts, self._part(PartKind.ROUTER, "", router_detail), self._part(PartKind.GATEWAY, "", {})]
+
+    def _check_routers(self, external: Json) -> None:
+        """Where the project may have no further router, say who has the one that there is."""
+        other = self.around.clusters_router(external)
+        room = self._lookups.neutron_quota().get("routers") if other is not None else None
+        if other is None or room is None or not 0 <= room.limit <= room.used:
+            return
+        whose = marks.cluster_of(str(other["description"]))
+        name, listed = str(other.get("name", "")), self._services.network.listing
+        params = {"name": f"{name}-members.{whose}", "fields": ("id", "description")}
+        groups = listed("/security-groups", "security_groups", doing="find out whose a router is", params=params)
+        owners = [s.owner for g in groups if (s := marks.signature(g.get("description"))) and s.id == whose and s.owner]
+        by = f" of {owners[0]}" if owners else ""
+        raise QuotaError(
+            f"quota for routers: 1 asked, {room.used} used, {room.limit} allowed",
+            remedy=f"router {other['id']} goes with the cluster {name!r}{by}, so no other can use it: make one for "
+            "all (`openstack router create`, with this external network as its gateway) when that cluster is down, "
+            "name a network that has a router, or ask for more quota",
+        )
 
     def _cidr(self) -> str:
         used = [str(s["cidr"]) for s in self.around.subnets]

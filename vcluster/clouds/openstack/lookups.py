@@ -192,7 +192,7 @@ class Lookups:
 
     def allowances(self) -> dict[str, Allowance]:
         """What may be used and what is; a service that does not tell is left out. Never kept: it changes."""
-        asked = [self._pool.submit(ask) for ask in (self.nova_quota, self._neutron, self._cinder)]
+        asked = [self._pool.submit(ask) for ask in (self.nova_quota, self.neutron_quota, self._cinder)]
         told: dict[str, Allowance] = {}
         for answer in asked:
             with contextlib.suppress(PermanentError):  # a policy may keep it from users
@@ -210,9 +210,11 @@ class Lookups:
         limits = self._services.volume.get("/limits", doing="ask for Cinder's quota")["limits"]["absolute"]
         return {name: _allowance(name, limits, keys) for name, keys in _CINDER.items() if keys[0] in limits}
 
-    def _neutron(self) -> dict[str, Allowance]:
+    def neutron_quota(self) -> dict[str, Allowance]:
+        """What Neutron tells of the quota; nothing where it does not."""
         project = self._services.identity.project
-        told = self._services.network.find(f"/quotas/{project}/details", doing="ask for Neutron's quota") or {}
+        path, doing = f"/quotas/{project}/details", "ask for Neutron's quota"
+        told = self._services.network.get(path, doing=doing, none=NOT_HERE)
         quota: Mapping[str, Json] = told.get("quota", {})
         return {
             name: Allowance(name, int(quota[key]["used"]), int(quota[key]["limit"]))

@@ -67,6 +67,11 @@ class Surroundings:
             )
         if not self.ipv4(found):
             raise PermanentError(f"network {word!r} has no IPv4 subnet", remedy="add one, or name another network")
+        if not found.get("port_security_enabled", True):
+            raise PermanentError(
+                f"network {word!r} has no port security, so no security group would guard machines on it",
+                remedy=f"openstack network set --enable-port-security {word}; or name another network",
+            )
         return found
 
     def external(self, word: str) -> Json | None:
@@ -125,13 +130,20 @@ class Surroundings:
 
         A project may have only one, so an existing one is used rather than a new one made: the oldest.
         """
+        return self._oldest(external, clusters=False)
+
+    def clusters_router(self, external: Json) -> Json | None:
+        """A router that would do, were it not another cluster's, with which it goes."""
+        return self._oldest(external, clusters=True)
+
+    def _oldest(self, external: Json, *, clusters: bool) -> Json | None:
         found = [
             r
             for r in self.routers
             if r.get("project_id", r.get("tenant_id")) == self.project
             and (r.get("external_gateway_info") or {}).get("network_id") == external["id"]
             and r.get("admin_state_up", True)
-            and not marks.tag_in(r.get("description"))
+            and bool(marks.tag_in(r.get("description"))) == clusters
         ]
         return min(found, key=lambda r: (r.get("created_at", ""), r["id"]), default=None)
 
