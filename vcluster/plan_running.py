@@ -17,6 +17,7 @@ from vcluster.plan_parts import StandingParts, Volumes, healed_notes, plan_parts
 
 __all__ = ["Running", "is_about_quota"]
 
+_OFF = (MachineState.SHUTOFF, MachineState.SHELVED)
 _QUOTA = re.compile(r"quota|limit ?exceeded", re.IGNORECASE)
 
 
@@ -150,10 +151,8 @@ class Running:
         if head is None:
             self.waiting.append("the head that another run is about to make")
             self.unseen = True
-        elif head.state is MachineState.SHUTOFF:
-            self.add(Verb.START, head)
-        elif head.state is MachineState.SHELVED:
-            self.add(Verb.UNSHELVE, head)
+        elif head.state in _OFF:
+            self._wake(head)
         elif head.state is MachineState.ERROR and self.was_ready:
             self._failed(head, head.fault or "the cloud says ERROR")
         elif head.state is not MachineState.ACTIVE:
@@ -213,12 +212,17 @@ class Running:
             self._failed(machine, late)
         elif machine.state is MachineState.BUILD:
             self.waiting.append(f"{machine.name} to be built")
-        elif machine.state is MachineState.SHUTOFF:
-            self.add(Verb.START, machine)
-        elif machine.state is MachineState.SHELVED:
-            self.add(Verb.UNSHELVE, machine)
+        elif machine.state in _OFF:
+            self._wake(machine)
         else:
             self._judge(machine)
+
+    def _wake(self, machine: Machine) -> None:
+        if machine.uuid in self.goal.asleep:
+            why = f"the cloud was asked again and again to switch it on and it is still {machine.state}"
+            self.lost[machine.name] = f"{why}: there may be no room for flavor {machine.flavor} now"
+        else:
+            self.add(Verb.START if machine.state is MachineState.SHUTOFF else Verb.UNSHELVE, machine)
 
     def _judge(self, machine: Machine) -> None:
         health = self.health(machine.name)

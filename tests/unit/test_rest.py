@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from engine import SHELVED, STOPPED, Run, clean, fresh, running, steps, volumes, whole
 
@@ -115,3 +117,42 @@ def test_an_expired_cluster_is_not_switched_on_while_it_is_shelved() -> None:
     assert steps(run.events) == []
     cloud.annotate(cloud.ref("demo"), {"expires": f"{cloud.now() + 60:.0f}"})
     assert Run(cloud).to(running(1)).changed
+
+
+@pytest.mark.parametrize(("rest", "call"), [(SHELVED, "unshelve_machine"), (STOPPED, "start_machine")])
+def test_a_cloud_that_says_yes_and_does_nothing_is_not_asked_for_ever(
+    rest: Goal, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(running(1))
+    Run(cloud).to(rest)
+    asked: list[float] = []
+    head = cloud.observe(cloud.ref("demo")).head
+    assert head is not None
+    real = getattr(cloud, call)
+
+    def accept(ref: ClusterRef, uuid: str) -> None:
+        if uuid == head.uuid:
+            asked.append(cloud.now())
+        else:
+            real(ref, uuid)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cloud, call, accept)
+        with pytest.raises(PermanentError, match="there may be no room for flavor small now") as caught:
+            Run(cloud).to(running(1))
+    assert "vcluster start demo" in caught.value.remedy
+    pauses = [later - sooner for sooner, later in pairwise(asked)]
+    assert len(asked) == 5
+    assert pauses == sorted(pauses)
+    assert Run(cloud).to(running(1)).observed.health["head"] is Health.READY
+
+
+def test_a_worker_that_cannot_be_switched_on_is_gone_without() -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(running(2))
+    Run(cloud).to(STOPPED)
+    (asleep,) = [m.uuid for m in cloud.observe(cloud.ref("demo")).machines if m.name == "cpu-2"]
+    real = cloud.start_machine
+    cloud.start_machine = lambda ref, uuid: None if uuid == asleep else real(ref, uuid)  # type: ignore[method-assign]
+    assert Run(cloud).to(running(2, minimum=1)).degraded == ("cpu-2",)
