@@ -115,3 +115,25 @@ def test_variables_of_an_openrc(fake: FakeCloud, monkeypatch: pytest.MonkeyPatch
     assert "BIO210042" in cloud.place
     assert cloud.ref("demo").owner == "alice"
     cloud.close()
+
+
+def test_an_application_credential_that_was_deleted_says_what_to_do(fake: FakeCloud) -> None:
+    said = {"error": {"code": 404, "title": "Not Found", "message": "Could not find Application Credential: 1f2e."}}
+    fake.login(status_code=404, json=said)
+    cloud = connected(fake)
+    with pytest.raises(PermanentError, match=r"does not accept the credential: Could not find Application") as caught:
+        cloud.observe(cloud.ref("demo"))
+    assert "get a new credential" in caught.value.remedy
+    cloud.close()
+
+
+def test_a_credential_that_is_deleted_while_it_is_used_says_the_same(fake: FakeCloud) -> None:
+    cloud = connected(fake)
+    ref = cloud.ref("demo")
+    said = {"error": {"code": 404, "title": "Not Found", "message": "Could not find Application Credential: 1f2e."}}
+    fake.login(status_code=404, json=said)
+    fake.nova("GET", "/flavors/detail", status_code=401)
+    with pytest.raises(PermanentError, match="does not accept the credential") as caught:
+        cloud.flavor(ref.name)
+    assert "get a new credential" in caught.value.remedy
+    cloud.close()
