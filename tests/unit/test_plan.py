@@ -54,6 +54,8 @@ class PerfectWorld:
                 self.machines[uuid] = replace(machine, state=MachineState.ACTIVE)
             elif machine.state is MachineState.DELETING:
                 del self.machines[uuid]
+                held = {port.uuid: replace(port, device="") for port in self.ports.values() if port.device == uuid}
+                self.ports.update(held)
             elif machine.state is MachineState.ACTIVE:
                 health = self.health.get(machine.name, Health.UNKNOWN)
                 done = Health.DRAINED if health is Health.BUSY else Health.READY
