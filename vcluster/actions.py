@@ -152,6 +152,7 @@ class Goal:
         doubted: uuid of a machine that does not prove itself, or of a head's port without a machine, to the time since
             when this run sees it so.
         asleep: uuids of machines that this run asked the cloud in vain, again and again, to switch on.
+        heard: the head answered this run at least once; if not, it may be this computer that cannot reach it.
         boot_timeout: seconds from start to the first job before a machine counts as failed.
         max_attempts: how often a failed machine is replaced or rebooted, over all runs.
         keep_failed: leave a machine that failed for good, for a person to look at.
@@ -179,6 +180,7 @@ class Goal:
     given_up: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     doubted: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     asleep: frozenset[str] = frozenset()
+    heard: bool = True
     boot_timeout: float = 600.0
     max_attempts: int = 2
     keep_failed: bool = False

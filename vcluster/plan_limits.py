@@ -6,7 +6,9 @@ from vcluster.actions import NOTE_READY, Goal
 from vcluster.expiry import expiry_of
 from vcluster.model import Machine, MachineState, Observed, Port
 
-__all__ = ["expired", "stuck", "unlisted", "watched"]
+__all__ = ["UNREACHED", "expired", "stuck", "unlisted", "watched"]
+
+UNREACHED = "the cloud says that it is on, but it cannot be reached from here (allow_from, VPN, jump host?)"
 
 DELETING_PATIENCE = 300.0
 """Seconds for which a run watches a machine being deleted before it goes on without waiting for that."""

@@ -12,7 +12,7 @@ from vcluster.chosen import chosen_network, chosen_ports
 from vcluster.model import Health, Machine, MachineState, Network, Observed, PartKind, Role, Slot
 from vcluster.plan_absent import free_networks, free_ports
 from vcluster.plan_claim import Claim, Standing, judge
-from vcluster.plan_limits import expired, stuck, unlisted
+from vcluster.plan_limits import UNREACHED, expired, stuck, unlisted
 from vcluster.plan_parts import StandingParts, Volumes, healed_notes, plan_parts, plan_volumes
 
 __all__ = ["Running", "is_about_quota"]
@@ -239,6 +239,9 @@ class Running:
                 self.actions += healed_notes([machine.name])
         elif health in (Health.BUSY, Health.DRAINED):
             self.add(Verb.RESUME, machine, "it is wanted")
+        elif self._overdue(machine) and machine.role is Role.HEAD and self.was_ready and not self.goal.heard:
+            # It may work very well, with people's jobs: a reset is for one that is known to hang.
+            self.lost[machine.name] = UNREACHED
         elif self._overdue(machine):
             self._failed(machine, f"no job ran on it within {self.goal.boot_timeout:.0f} s of its start")
         else:

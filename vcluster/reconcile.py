@@ -216,6 +216,7 @@ class Reconciler:
             doubted=MappingProxyType({uuid: since for (uuid, _), since in self._doubted.items()}),
             spent=self._spent,
             asleep=self._asleep(),
+            heard=self._view.heard,
             began=self._began,
             claim_settle=self._goal.claim_settle + lag if lag else 0.0,
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vcluster.actions import Goal, Plan, Power
 from vcluster.errors import CloudError, PermanentError, QuotaError, VclusterError
 from vcluster.model import Observed, Role
+from vcluster.plan_limits import UNREACHED
 
 __all__ = ["ClaimedError", "Outcome", "final_error", "some"]
 
@@ -61,6 +62,8 @@ def _remedy(current: Plan, goal: Goal, name: str) -> str:
     head = str(Role.HEAD)
     if goal.power is not Power.RUNNING:
         return f"`vcluster status {name}` shows how it is; `vcluster down {name}` removes it all"
+    if current.lost.get(head) == UNREACHED:
+        return f"try from where it can be reached; if it hangs, `vcluster stop {name}` and `vcluster start {name}`"
     if head in current.lost and not any(head in action.names for action in current.actions):
         return f"`vcluster logs {name}` shows its console; `vcluster start {name}` tries again, its disk is kept"
     if head in current.lost:

@@ -139,6 +139,9 @@ class View:
         self._health: Mapping[str, Health] = {}
         self._whole_at = float("-inf")
         self.began = 0.0
+        self.heard = False
+
+    # ``heard``: the head itself told something at least once; that a machine failed, its console tells as well.
 
     @property
     def stale(self) -> bool:
@@ -173,6 +176,7 @@ class View:
             head = observed.head
             on = head is not None and head.state is MachineState.ACTIVE and self._is_ours(head)
             self._health = self.control.health(observed) if self.control is not None and on else {}
+            self.heard = self.heard or any(word is not Health.FAILED for word in self._health.values())
         return observed.with_health(self._health)
 
     def _is_ours(self, head: Machine) -> bool:

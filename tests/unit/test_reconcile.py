@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from engine import ABSENT, STOPPED, Run, running
@@ -12,7 +11,7 @@ from engine import ABSENT, STOPPED, Run, running
 from vcluster.clouds.memory import Fault, FaultScript, MemoryCloud, Trouble
 from vcluster.errors import CancelledError, DeadlineError, PermanentError, QuotaError, TemporaryError
 from vcluster.events import MachineChanged, PlanMade, StepStarted
-from vcluster.model import ClusterRef, Health, MachineState, Observed
+from vcluster.model import Health, MachineState
 
 
 class Killed(BaseException):
@@ -146,73 +145,6 @@ def test_a_lost_head_rebuilds_the_whole_cluster_and_the_plan_says_that_data_is_g
     outcome = loop.run(7200)
     assert not old & {m.uuid for m in outcome.observed.machines}
     assert outcome.observed.health["cpu-2"] is Health.READY
-
-
-def stuck(cloud: MemoryCloud, name: str, *, building: bool = False) -> None:
-    """Let a machine neither be built nor be gone, as on a compute host that died."""
-    for entry in cloud.entries(cloud.ref("demo")):
-        if entry.machine.name == name:
-            entry.gone_at = float("inf") if building else 1e12
-            if building:
-                entry.machine, entry.active_at = replace(entry.machine, state=MachineState.BUILD), 1e12
-
-
-def test_a_worker_that_is_built_for_ever_is_made_anew() -> None:
-    cloud = MemoryCloud()
-    old = {m.name: m.uuid for m in Run(cloud).to(running(2)).observed.machines}
-    stuck(cloud, "cpu-1", building=True)
-    new = {m.name: m.uuid for m in Run(cloud).to(running(2)).observed.machines}
-    assert {name for name in old if old[name] != new[name]} == {"cpu-1"}
-
-
-def test_a_worker_that_is_deleted_for_ever_is_gone_without() -> None:
-    cloud = MemoryCloud()
-    Run(cloud).to(running(3))
-    stuck(cloud, "cpu-1")
-    outcome = Run(cloud).to(running(3, minimum=2))
-    assert outcome.degraded == ("cpu-1",)
-    with pytest.raises(PermanentError, match="cpu-1: it is still being deleted after"):
-        Run(cloud).to(running(3))
-
-
-@pytest.mark.parametrize("building", [False, True])
-def test_a_stuck_worker_does_not_keep_a_cluster_on(*, building: bool) -> None:
-    cloud = MemoryCloud()
-    Run(cloud).to(running(2))
-    stuck(cloud, "cpu-1", building=building)
-    head = Run(cloud).to(STOPPED).observed.head
-    assert head is not None
-    assert head.state is MachineState.SHUTOFF
-
-
-def hide(cloud: MemoryCloud, name: str, looks: int) -> None:
-    """Let so many listings miss a machine, as a cell that is down does; its port stays in use."""
-    real = cloud.observe
-
-    def observe(ref: ClusterRef, since: Observed | None = None) -> Observed:
-        nonlocal looks
-        looks -= 1
-        seen = real(ref, since)
-        return seen if looks < 0 else replace(seen, machines=tuple(m for m in seen.machines if m.name != name))
-
-    cloud.observe = observe  # type: ignore[method-assign]
-
-
-def test_a_head_that_one_listing_misses_is_not_lost() -> None:
-    cloud = MemoryCloud()
-    Run(cloud).to(running(2))
-    hide(cloud, "head", 3)
-    assert not Run(cloud).to(running(2)).changed
-
-
-def test_a_head_that_is_not_listed_any_more_but_holds_its_port_ends_the_run() -> None:
-    cloud = MemoryCloud()
-    Run(cloud).to(running(2))
-    hide(cloud, "head", 10_000)
-    run = Run(cloud)
-    with pytest.raises(PermanentError, match="the cloud does not list the head, but its port is in use"):
-        run.to(running(2))
-    assert not [event for event in run.events if isinstance(event, StepStarted)]
 
 
 def test_shrinking_drains_first_and_waits_for_the_jobs() -> None:
