@@ -248,7 +248,7 @@ class MemoryCloud(MemoryProject):
                 raise ConflictError(f"port {request.port.uuid} is in use")
             if request.volume and (volume is None or not self._around.picture(volume).ready):
                 raise ConflictError(f"volume {request.volume} is not ready")
-            if volume is not None and self._around.picture(volume).used_by:
+            if volume is not None and self._around.user_of(volume):
                 raise ConflictError(f"volume {request.volume} is in use")
             self._check_room(1)
             now, head = self.now(), request.role is Role.HEAD

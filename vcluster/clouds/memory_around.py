@@ -13,6 +13,7 @@ from vcluster.model import (
     Allowance,
     ClusterRef,
     Layout,
+    MachineState,
     Observed,
     Part,
     PartKind,
@@ -98,12 +99,18 @@ class Around:
             user = user if user in self._store.ports else ""
             ready = bool(user)
         elif part.kind is PartKind.VOLUME:
-            user = next((u for u, e in self._store.machines.items() if e.volume == part.uuid), "")
+            user = self._machine_with(part.uuid, told=True)
         elif part.kind is PartKind.SECURITY_GROUP:
             user = self._in_group(part.uuid)
         subnet = self._store.parts.get(listed.subnet)
         network = {PartKind.SUBNET: listed.link, PartKind.GATEWAY: subnet.link if subnet else ""}.get(part.kind, "")
         return replace(part, ready=ready, used_by=user, network=network)
+
+    def _machine_with(self, volume: str, *, told: bool = False) -> str:
+        """Who has a volume; where it is ``told``, as Cinder does: of a machine on the shelf it says nothing."""
+        users = {uuid: entry for uuid, entry in self._store.machines.items() if entry.volume == volume}
+        on_shelf = MachineState.SHELVED
+        return next((u for u, e in users.items() if not (told and e.machine.state is on_shelf)), "")
 
     def _in_group(self, uuid: str) -> str:
         members = [self._store.ports[u].thing for u, groups in self._store.groups.items() if uuid in groups]
@@ -218,18 +225,20 @@ class Around:
             self._check_mine(ref, listed)
             if listed.thing.kept:
                 raise PermanentError(f"volume {part.name} is kept")
-            if user := self._user(listed):
+            if user := self.user_of(listed):
                 raise ConflictError(f"{part.kind} {part.name} is in use by {user}")
             del self._store.parts[part.uuid]
             if not any(one.cluster == ref.id for one in self._carriers()):
                 self._store.notes.pop(ref.id, None)
 
     def keep(self, ref: ClusterRef, parts: Sequence[Part]) -> None:
-        """Mark volumes as kept."""
+        """Untie volumes from their machines, as far as the caller says whose they are, and mark them as kept."""
         with self._cloud.call("keep_volumes"):
             for part in parts:
                 if listed := self._store.parts.get(part.uuid):
                     self._check_mine(ref, listed)
+                    if part.used_by in self._store.machines:
+                        self._store.machines[part.used_by].tied = False
                     listed.thing = replace(listed.thing, kept=True)
 
     def check_notes(self, ref: ClusterRef) -> None:
@@ -244,7 +253,7 @@ class Around:
         if listed.cluster != ref.id:
             raise PermanentError(f"{listed.thing.kind} {listed.thing.uuid} is not of cluster {ref.name}")
 
-    def _user(self, listed: Listed[Part]) -> str:
+    def user_of(self, listed: Listed[Part]) -> str:
         """What must go before a part can."""
         part, parts = listed.thing, self._store.parts.values()
         match part.kind:
@@ -259,7 +268,9 @@ class Around:
                 subnet = self._store.parts.get(listed.subnet)
                 near = {u for u, p in self._store.ports.items() if subnet and p.thing.network == subnet.link}
                 return next((p.link for p in parts if p.thing.kind is PartKind.FLOATING_IP and p.link in near), "")
-            case PartKind.SECURITY_GROUP | PartKind.VOLUME:
+            case PartKind.VOLUME:
+                return self._machine_with(part.uuid)
+            case PartKind.SECURITY_GROUP:
                 return self.picture(listed).used_by
             case _:
                 return ""

@@ -39,7 +39,7 @@ class VirtualClock:
 
 @dataclass
 class Entry:
-    """A machine and its hidden life."""
+    """A machine and its hidden life. ``tied``: its volume goes when it goes."""
 
     machine: Machine
     cluster: str
@@ -52,6 +52,7 @@ class Entry:
     drained: bool = False
     busy_until: float = 0.0
     volume: str = ""
+    tied: bool = True
     head: PretendedHead | None = None
 
     def picture(self, now: float) -> Machine:
@@ -114,14 +115,13 @@ class Store:
         return str(uuids.UUID(int=self.serial << 96, version=4))
 
     def age(self, now: float) -> None:
-        """Let go what is gone by now: a machine takes its volume along, unless that is kept."""
+        """Let go what is gone by now: a machine takes its volume along, unless it was untied; a mark is no help."""
         for uuid in [u for u, e in self.machines.items() if e.gone_at <= now]:
             entry = self.machines.pop(uuid)
             if held := self.ports.get(entry.machine.port):
                 held.thing = replace(held.thing, device="")
-            volume = self.parts.get(entry.volume)
-            if volume is not None and not volume.thing.kept:
-                del self.parts[entry.volume]
+            if entry.tied:
+                self.parts.pop(entry.volume, None)
 
     def cluster_of_all(self) -> Iterator[tuple[str, float]]:
         """Cluster id and time of creation of everything."""
