@@ -118,6 +118,9 @@ class View:
         clock: the loop's, in seconds.
         host_key: the head's public SSH host key as this run knows it. A head that was made with another one is not
             asked: somebody else made it meanwhile, and the plan says so. Empty: whoever is there is asked.
+
+    Attributes:
+        heard: the head itself told something at least once. That a machine failed, its console tells as well.
     """
 
     def __init__(
@@ -140,8 +143,6 @@ class View:
         self._whole_at = float("-inf")
         self.began = 0.0
         self.heard = False
-
-    # ``heard``: the head itself told something at least once; that a machine failed, its console tells as well.
 
     @property
     def stale(self) -> bool:
