@@ -88,7 +88,12 @@ class Reconciler:
         self._cloud, self._ref, self._goal = cloud, ref, goal
         self._emit, self._clock, self._cancel = emit, clock, cancel
         self._pool_size, self._poll, self._may_destroy = pool, poll, may_destroy
-        self._turn = turn or Turn(cloud, ref, leaving=goal.power is Power.ABSENT)
+        self._turn = turn or Turn(
+            cloud,
+            ref,
+            leaving=goal.power is Power.ABSENT,
+            warn=lambda text: self._send(Log, level="warning", message=text),
+        )
         self._guard = guard
         self._ledger = Ledger(clock.now)
         self._view = View(

@@ -240,6 +240,7 @@ def an_image_that_is_not_ready(stage: Stage) -> Iterator[Mapping[str, Any]]:
 
 # The table --------------------------------------------------------------------------------------------------------
 
+REFUSED = ("does not accept the credential", "get a new")
 LARGE = {"image": "debian-12", "workers": [{"name": "cpu", "count": 3, "flavor": "m3.quad"}]}
 
 TABLE = (
@@ -247,15 +248,30 @@ TABLE = (
     Situation("no such cloud", USAGE, ("no cloud", "`demmo`", "`demo`"), {"cloud": "demmo"}),
     Situation("no clouds.yaml", USAGE, ("no cloud", "no clouds.yaml was found"), setting=no_clouds_yaml),
     Situation("no variables", USAGE, ("no OS_* variables", "openrc"), {"cloud": "envvars"}),
-    Situation("a wrong password", CLOUD, ("credential", "401"), setting=entry(auth={"password": "wrong"})),
+    Situation(
+        "a wrong password",
+        CLOUD,
+        REFUSED,
+        setting=entry(auth={"password": "wrong"}),
+    ),
     Situation("no password", CLOUD, ("password", "required"), setting=entry(auth={"password": None})),
-    Situation("no such user", CLOUD, ("credential", "401"), setting=entry(auth={"username": "nobody"})),
-    Situation("no such project", CLOUD, ("401",), setting=entry(auth={"project_name": "nothing"})),
+    Situation(
+        "no such user",
+        CLOUD,
+        REFUSED,
+        setting=entry(auth={"username": "nobody"}),
+    ),
+    Situation(
+        "no such project",
+        CLOUD,
+        REFUSED,
+        setting=entry(auth={"project_name": "nothing"}),
+    ),
     Situation("no project at all", CLOUD, ("no project", "project_name"), setting=entry(auth={"project_name": None})),
     Situation("no such region", CLOUD, ("no region 'Mars'", "RegionOne"), setting=entry(region_name="Mars")),
     Situation("nobody at auth_url", CLOUD, ("no answer",), setting=nobody_there),
     Situation("no Keystone at auth_url", CLOUD, ("auth_url",), setting=no_keystone_there),
-    Situation("a credential taken back", CLOUD, ("credential", "401"), setting=credential_taken_back),
+    Situation("a credential taken back", CLOUD, REFUSED, setting=credential_taken_back),
     Situation("a role that only reads", CLOUD, ("may not", "member"), setting=a_reader),
     # What the spec names
     Situation("no such flavor", USAGE, ("spec.yaml:", "m3.smal", "m3.small"), {"head": {"flavor": "m3.smal"}}),
@@ -296,8 +312,6 @@ TABLE = (
         {"head": {"flavor": "m3.tiny", "root_disk": 40}},
         quota(gigabytes=30),
     ),
-    # What the operator does not allow
-    Situation("no groups by policy", CLOUD, ("may not",), {}, forbidden("network", "create_security_group")),
     # Commands
     Situation("down of nothing", 0, ("nothing is there",), command=("down", "bad", "--cloud", "demo", "--yes")),
     Situation("status of nothing", USAGE, ("no cluster",), command=("status", "bad", "--cloud", "demo")),
@@ -356,6 +370,40 @@ def test_it_says_what_is_wrong_and_has_made_nothing(
     assert code == situation.code, said
     assert [word for word in situation.words if word not in said] == [], said
     assert "Traceback" not in said
+    assert what_is_there(lab) == before
+
+
+@pytest.mark.parametrize(
+    ("service", "rule"),
+    [
+        ("network", "create_security_group"),
+        ("network", "create_floatingip"),
+        ("compute", "os_compute_api:servers:create"),
+    ],
+)
+def test_what_a_policy_forbids_is_told_and_what_was_made_goes(
+    policy: str,
+    lab: LabClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nobody may read a policy: it shows when it refuses."""
+    before = what_is_there(lab)
+    for name in [n for n in lab.cloud_env() if n.startswith("OS_")]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(lab.clouds_yaml))
+    spec = tmp_path / "spec.yaml"
+    flavor = {"flavor": "m3.tiny"}
+    spec.write_text(
+        json.dumps({"name": "bad", "cloud": "demo", "image": "debian-12", "head": flavor, "workers": [flavor]})
+    )
+    with forbidden(*policy.split())(Stage(lab, tmp_path, {})):
+        code = main(["up", str(spec), "--yes"])
+    said = capsys.readouterr().err
+    assert code == CLOUD, said
+    assert "may not" in said
+    assert main(["down", str(spec), "--yes"]) == 0
     assert what_is_there(lab) == before
 
 

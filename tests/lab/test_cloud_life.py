@@ -12,9 +12,11 @@ import pytest
 
 from tests.lab.cloud_bed import FLAVOR, Bed, Small, kinds, until
 from tests.lab.lab import LabClient
+from vcluster.actions import Goal, Power, Verb
 from vcluster.clouds.openstack import OpenStackCloud
 from vcluster.errors import CloudError, ConflictError, PermanentError, QuotaError
 from vcluster.model import ImageRequest, MachineState, Part, PartKind, PartRequest, PortRequest, Role, Wishes
+from vcluster.plan_absent import plan_absent
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -159,6 +161,28 @@ def test_volumes(bed: Bed, cloud: OpenStackCloud, small: Small) -> None:
     connection = bed.connection()
     assert [v.id for v in connection.block_storage.volumes()] == [uuids["head"]]
     connection.block_storage.delete_volume(uuids["head"])
+    until(lambda: not list(connection.block_storage.volumes()), "end of the volume")
+
+
+def test_a_shelved_heads_volume_stays_when_asked_to(bed: Bed, cloud: OpenStackCloud, small: Small) -> None:
+    """Cinder lists the volume of an offloaded server as nobody's, and Nova would delete it with the server."""
+    small.workers, ref = 0, small.ref
+    seen, uuid = small.surroundings(), small.volume("head")
+    until(lambda: all(p.ready for p in cloud.observe(ref).parts if p.kind is PartKind.VOLUME), "the volume")
+    small.machines(seen, volumes={"head": uuid})
+    head = small.settled().head
+    assert head is not None
+    until(lambda: _done(cloud, "shelve_machine", ref, head.uuid), "shelve")
+    connection = bed.connection()
+    until(lambda: connection.compute.get_server(head.uuid).status == "SHELVED_OFFLOADED", "the shelf")
+    seen = cloud.observe(ref)
+    assert [p.used_by for p in seen.parts if p.kind is PartKind.VOLUME] == [""]  # else this shows nothing
+    planned = plan_absent(Goal(Power.ABSENT, keep_volumes=True), seen).actions
+    (keep,) = (action for action in planned if action.verb is Verb.KEEP_VOLUMES)
+    cloud.keep_volumes(ref, keep.kept)
+    small.down()
+    assert [v.id for v in connection.block_storage.volumes()] == [uuid]
+    connection.block_storage.delete_volume(uuid)
     until(lambda: not list(connection.block_storage.volumes()), "end of the volume")
 
 

@@ -77,6 +77,8 @@ class Worker:
     def close(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
