@@ -374,12 +374,8 @@ def test_it_says_what_is_wrong_and_has_made_nothing(
 
 
 @pytest.mark.parametrize(
-    ("service", "rule"),
-    [
-        ("network", "create_security_group"),
-        ("network", "create_floatingip"),
-        ("compute", "os_compute_api:servers:create"),
-    ],
+    "policy",
+    ["network create_security_group", "network create_floatingip", "compute os_compute_api:servers:create"],
 )
 def test_what_a_policy_forbids_is_told_and_what_was_made_goes(
     policy: str,
