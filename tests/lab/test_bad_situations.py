@@ -280,7 +280,7 @@ TABLE = (
     Situation("an image not ready", USAGE, ("queued",), setting=an_image_that_is_not_ready),
     Situation(
         "an image's address",
-        USAGE,
+        CLOUD,
         ("name or id", "upload"),
         {"image": {"url": "https://example.org/x.qcow2", "sha256": "0" * 64}},
     ),
