@@ -36,31 +36,23 @@ class FastClock:
 
 
 class ReadyControl:
-    """A scheduler that finds every machine ready that is on."""
-
-    def health(self, observed: Observed) -> dict[str, Health]:
-        return {m.name: Health.READY for m in observed.machines if m.state is MachineState.ACTIVE}
-
-    def drain(self, names: Sequence[str], reason: str) -> None:
-        """There are no jobs to wait for: the machine is empty at once, and deleted when the planner looks next."""
-        self._drained = {*getattr(self, "_drained", set()), *names}
-
-    def resume(self, names: Sequence[str]) -> None:
-        self._drained = getattr(self, "_drained", set()) - set(names)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class DrainingControl(ReadyControl):
-    """Remembers who was drained, for as long as the cloud object lives."""
+    """A scheduler that finds every machine ready that is on; there are no jobs, so a drained one is empty at once."""
 
     def __init__(self) -> None:
         self._drained: set[str] = set()
 
     def health(self, observed: Observed) -> dict[str, Health]:
-        told = super().health(observed)
-        return {name: Health.DRAINED if name in self._drained else word for name, word in told.items()}
+        on = [m.name for m in observed.machines if m.state is MachineState.ACTIVE]
+        return {name: Health.DRAINED if name in self._drained else Health.READY for name in on}
+
+    def drain(self, names: Sequence[str], reason: str) -> None:
+        self._drained.update(names)
+
+    def resume(self, names: Sequence[str]) -> None:
+        self._drained.difference_update(names)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class ReadyCloud:
@@ -75,13 +67,13 @@ class ReadyCloud:
     def __init__(self, cloud: Any, admin: Connection | None = None, speed: float = 10.0) -> None:
         self._cloud, self._admin = cloud, admin
         self.clock = FastClock(speed)
-        self._control = DrainingControl()
+        self._control = ReadyControl()
         self._heads: dict[str, PretendedHead] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cloud, name)
 
-    def control(self, ref: ClusterRef) -> DrainingControl:
+    def control(self, ref: ClusterRef) -> ReadyControl:
         return self._control
 
     def execute(self, ref: ClusterRef, command: str, stdin: str = "") -> CommandResult:
