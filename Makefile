@@ -56,14 +56,15 @@ vm: deps deps-lab
 lab: deps-lab
 	$(BIN)/python -m tests.lab up $(LAB)
 
-# Of the long sweeps a fixed sample; "make soak" is all of them.
+# Two labs, one for the tests among neighbours. Of the long sweeps a fixed sample; "make soak" is all of them.
 lab-test: deps-lab
-	$(BIN)/pytest -m 'not vm and not browser' --timeout 600 --durations 10 tests/lab
+	$(BIN)/pytest -n 2 --dist loadgroup -m 'not vm and not browser' --timeout 600 --durations 10 tests/lab
 	$(BIN)/pytest -m lab --timeout 600 tests/bench
 
 soak: export VCLUSTER_SOAK = 1
 soak: deps-lab
-	$(BIN)/pytest -m 'lab and not vm' --durations 10 tests/lab/sweep tests/bench
+	$(BIN)/pytest -n 2 --dist worksteal -m lab --durations 10 tests/lab/sweep
+	$(BIN)/pytest -m lab tests/bench
 
 deps: deps-demo $(VENV)/.dev
 	@sh .ci/debian.sh $(TEST_PACKAGES)

@@ -7,12 +7,21 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-__all__ = ["Task", "Worker", "spec_of"]
+if TYPE_CHECKING:
+    from tests.lab.lab import LabClient
+
+__all__ = ["Task", "Worker", "colleagues_cluster", "spec_of"]
+
+
+FAKE_ZONE = "zone-b"
+"""The availability zone in which no lab boots a machine."""
 
 
 def spec_of(name: str, count: int = 1, cloud: str = "demo-faulty", **more: Any) -> str:
@@ -109,3 +118,18 @@ class Worker:
         else:
             assert os.WIFSIGNALED(status), (self.home / "worker.log").read_text()
         return task
+
+
+@contextmanager
+def colleagues_cluster(lab: LabClient, home: Path, name: str) -> Iterator[None]:
+    """A whole cluster of that name which a colleague in the same project made with vcluster itself.
+
+    Its machines are of Nova's fake driver, in a lab with real ones as well.
+    """
+    spec = spec_of(name, cloud="colleague", availability_zone=FAKE_ZONE)
+    with Worker(home, lab.cloud_env("colleague"), "colleague") as colleague:
+        made = colleague.run("up", spec)
+        assert made.ok, made.answer
+        yield
+        gone = colleague.run("down", spec)
+        assert gone.ok, gone.answer

@@ -17,7 +17,7 @@ import pytest
 from tests.lab.layout import FAULTY
 from tests.lab.proxy import FaultProxy
 from tests.lab.snapshot import difference, snapshot
-from tests.lab.sweep.bed import Worker, spec_of
+from tests.lab.sweep.bed import Worker, colleagues_cluster, spec_of
 from vcluster.model import ClusterRef
 
 if TYPE_CHECKING:
@@ -61,18 +61,17 @@ class Bed:
         return f"vcluster/{ClusterRef(NAME, self.lab.project_id(), user).id}/"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bed(neighbours: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
-    lab = neighbours
-    with Worker(tmp_path_factory.mktemp("colleague"), lab.cloud_env("colleague"), "colleague") as colleague:
-        made = colleague.run("up", spec_of(NAME, cloud="colleague"))
-        assert made.ok, made.answer
-    env = lab.cloud_env("demo", FAULTY)
+    lab, admin = neighbours, neighbours.connection("admin")
+    empty = snapshot(admin, lab.project_id())
     with (
+        colleagues_cluster(lab, tmp_path_factory.mktemp("colleague"), NAME),
         FaultProxy(lab.upstreams, lab.proxy_ports) as proxy,
-        Worker(tmp_path_factory.mktemp("sweep-home"), env, "demo-faulty") as worker,
+        Worker(tmp_path_factory.mktemp("sweep-home"), lab.cloud_env("demo", FAULTY), "demo-faulty") as worker,
     ):
-        yield Bed(lab, proxy, worker, snapshot(lab.connection("admin"), lab.project_id()))
+        yield Bed(lab, proxy, worker, snapshot(admin, lab.project_id()))
+    assert difference(empty, snapshot(admin, lab.project_id())) == []
 
 
 @pytest.fixture

@@ -8,14 +8,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lab.lab import Lab
 from tests.lab.neighbours import settle
-from tests.lab.qemu.image import baked_image
 from tests.lab.snapshot import snapshot
+from tests.lab.sweep.bed import colleagues_cluster
+
+if TYPE_CHECKING:
+    from tests.lab.lab import LabClient
 
 VCLUSTER = str(Path(sys.executable).with_name("vcluster"))
 MINUTE = 60.0
@@ -73,7 +75,7 @@ class Site:
         before: the whole project as it was, neighbours included.
     """
 
-    lab: Lab
+    lab: LabClient
     spec: Path
     one: Person
     other: Person
@@ -83,7 +85,7 @@ class Site:
         return snapshot(self.lab.connection("admin"), self.lab.project_id())
 
 
-def person(lab: Lab, home: Path, key: Path) -> Person:
+def person(lab: LabClient, home: Path, key: Path) -> Person:
     """A home with credentials and the account's SSH key, and nothing else."""
     ssh = home / ".ssh"
     ssh.mkdir(parents=True, mode=0o700)
@@ -100,8 +102,8 @@ def person(lab: Lab, home: Path, key: Path) -> Person:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory, vm_home: Path) -> Iterator[Site]:
-    """The lab with its 200 neighbours; the cluster is made by the first test."""
+def site(qemu_lab: LabClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The lab with its 200 neighbours and a colleague's cluster ``demo``; ours is made by the first test."""
     folder = tmp_path_factory.mktemp("site")
     key = folder / "id_ed25519"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "person", "-f", str(key)], check=True)
@@ -119,8 +121,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, vm_home: Path) -> Iterator[Si
             }
         )
     )
-    with Lab(machines="qemu", extra_env=baked_image()) as lab:
-        settle(lab)
-        before = snapshot(lab.connection("admin"), lab.project_id())
-        one, other = (person(lab, folder / name, key) for name in ("one", "other"))
-        yield Site(lab, spec, one, other, before)
+    settle(qemu_lab)
+    with colleagues_cluster(qemu_lab, folder / "colleague", "demo"):
+        before = snapshot(qemu_lab.connection("admin"), qemu_lab.project_id())
+        one, other = (person(qemu_lab, folder / name, key) for name in ("one", "other"))
+        yield Site(qemu_lab, spec, one, other, before)
