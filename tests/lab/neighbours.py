@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.lab.lab import LabClient
 
-__all__ = ["TOTAL", "settle"]
+__all__ = ["TOTAL", "settle", "unusable_network"]
 
 #: What our own cluster ``demo`` may call its things, and what is one slip away from that.
 NAMES = (
@@ -121,6 +122,24 @@ def settle(lab: LabClient) -> None:
         mine.block_storage.create_snapshot(volume_id=volume.id, name=name)
     _wait(lambda: all(s.status == "available" for s in mine.block_storage.snapshots()), "volume snapshots")
     _wait(lambda: _active(mine, [one.id for one in servers]), "servers")
+
+
+@contextmanager
+def unusable_network(lab: LabClient) -> Iterator[None]:
+    """While it lasts their one routed network is off, so that who needs a network makes all of it himself."""
+    network = lab.connection("colleague").network
+    (router,) = network.routers(name="demo", project_id=lab.project_id())
+    (leg,) = network.ports(device_id=router.id, device_owner="network:router_interface")
+
+    def switch(*, on: bool) -> None:
+        network.update_network(leg.network_id, admin_state_up=on)
+        network.update_router(router.id, admin_state_up=on)
+
+    switch(on=False)
+    try:
+        yield
+    finally:
+        switch(on=True)
 
 
 def _servers(

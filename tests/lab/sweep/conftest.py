@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.lab.layout import FAULTY
+from tests.lab.neighbours import unusable_network
 from tests.lab.proxy import FaultProxy
 from tests.lab.snapshot import difference, snapshot
 from tests.lab.sweep.bed import Worker, colleagues_cluster, spec_of
@@ -66,6 +67,7 @@ def bed(neighbours: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
     lab, admin = neighbours, neighbours.connection("admin")
     empty = snapshot(admin, lab.project_id())
     with (
+        unusable_network(lab),
         colleagues_cluster(lab, tmp_path_factory.mktemp("colleague"), NAME),
         FaultProxy(lab.upstreams, lab.proxy_ports) as proxy,
         Worker(tmp_path_factory.mktemp("sweep-home"), lab.cloud_env("demo", FAULTY), "demo-faulty") as worker,
