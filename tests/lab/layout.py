@@ -62,10 +62,11 @@ class Layout:
         return (self.url if region == DIRECT else self.proxy_url)("identity") + PATHS["identity"]
 
     def save(self) -> None:
-        """Write ``lab.json``, readable by its owner alone as it has the password."""
-        file = self.path("lab.json")
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(asdict(self) | {"root": str(self.root)}, indent=1))
+        """Write ``lab.json``, readable by its owner alone as it has the password; whoever looks finds it whole."""
+        draft = self.path("lab.json.new")
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps(asdict(self) | {"root": str(self.root)}, indent=1))
+        draft.replace(self.path("lab.json"))
 
     @classmethod
     def load(cls, root: Path) -> Self:

@@ -324,7 +324,7 @@ def test_waves_free_in_the_order_that_clouds_ask_for(network: Network | None) ->
     order = [action.title for action in actions]
     assert order == sorted(order, key=order.index)
     own_network = ["delete gateway", "delete router", "delete network"] if network is None else []
-    wanted = ["delete machine", "delete floating ip", "delete ports", *own_network, "delete security group"]
+    wanted = ["delete floating ip", "delete machine", "delete ports", *own_network, "delete security group"]
     assert [order.index(word) for word in wanted] == sorted(order.index(word) for word in wanted)
     assert [action.wave for action in actions] == sorted(action.wave for action in actions)
 
