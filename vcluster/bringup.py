@@ -100,6 +100,7 @@ class BringUp(Outlook):
         check_changes(spec, observed, self.folder)
         goal = self._goal(spec, observed, replace_uuids=order.replace_uuids, keep_failed=order.keep_failed)
         goal = self._within_quota(goal, observed, allowances)
+        self._check_user_data(spec, goal, observed)
         agreed = self._ask(goal, observed, order.confirm)
         if missing(goal, observed):
             goal = replace(goal, slots=images_of(spec, self.cloud, goal.slots, self._log, cancel))

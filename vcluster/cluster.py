@@ -95,6 +95,7 @@ class Cluster(Lifecycle):
         check_changes(spec, observed, self.folder)
         goal = self._goal(spec, observed)
         self._check_images(spec, goal, observed)
+        self._check_user_data(spec, goal, observed)
         return self._view(spec, goal, self._foresee(goal, observed), observed)
 
     def status(self) -> Status:

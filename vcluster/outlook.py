@@ -17,6 +17,7 @@ from vcluster.expiry import expiry_of
 from vcluster.folder import Folder
 from vcluster.model import Allowance, ClusterRef, Endpoint, Flavor, MachineState, Observed, Slot
 from vcluster.plan import plan
+from vcluster.preview import samples
 from vcluster.prices import Cost, prices_of
 from vcluster.runner import Runner
 from vcluster.views import PlanView
@@ -162,6 +163,20 @@ class Outlook(Runner):
         if self.cloud.name != DEFAULT_CLOUD and missing(goal, observed):
             image_of(spec, self.cloud, self._log)()
             images_of(spec, self.cloud, goal.slots, self._log)
+
+    def _check_user_data(self, spec: ClusterSpec, goal: Goal, observed: Observed) -> None:
+        """Say before anything is made that a spec's files, users and scripts are too much for a new machine.
+
+        Raises:
+            PermanentError: names the machine.
+        """
+        if not missing(goal, observed):
+            return
+        for name, user_data in samples(spec, goal.slots, self.ref, self.cloud.guarded).items():
+            try:
+                self.cloud.check_user_data(user_data)
+            except PermanentError as error:
+                raise PermanentError(f"{name}: {error.message}", remedy=error.remedy) from error
 
     def _ask_ahead(self, spec: ClusterSpec, image: Callable[[], str]) -> Callable[[], Mapping[str, Allowance]]:
         """Ask at once, while the cluster is looked for, what a new one will need; gives the allowances.

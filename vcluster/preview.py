@@ -17,7 +17,7 @@ from vcluster.stacks.base import Site
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
 
-__all__ = ["preview"]
+__all__ = ["preview", "samples"]
 
 EXAMPLE_NETWORK = "198.18.0.0/15"
 """Addresses that no real machine has (RFC 2544, benchmarks): room for as many slots as a spec may ask for."""
@@ -53,6 +53,14 @@ def preview(
     written = [_write(target / "install.sh", stack.install_script(spec))]
     written += [_write(target / f"{slot.name}.user-data.yaml", stack.user_data(site, slot)) for slot in slots]
     return written
+
+
+def samples(spec: ClusterSpec, slots: tuple[Slot, ...], ref: ClusterRef, guarded: tuple[str, ...]) -> dict[str, str]:
+    """User data by machine: the head's and that of the first worker of each group, with addresses and keys for show."""
+    stack, (network, ports) = stack_for(spec.scheduler), _examples(ref, slots)
+    site = Site(ref, spec, network, slots, ports, Keyring(os.urandom(SECRET_BYTES)), guarded)
+    firsts = {slot.group: slot for slot in reversed(slots)}
+    return {slot.name: stack.user_data(site, slot) for slot in firsts.values()}
 
 
 def _examples(ref: ClusterRef, slots: tuple[Slot, ...]) -> tuple[Network, dict[str, Port]]:

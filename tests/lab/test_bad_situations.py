@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -64,6 +66,14 @@ class Situation:
     spec: Mapping[str, Any] = field(default_factory=dict)
     setting: Setting | None = None
     command: tuple[str, ...] = ("up", "SPEC", "--yes")
+
+
+def crowd(count: int) -> list[dict[str, Any]]:
+    """Users whose keys no packing makes smaller."""
+    dice = random.Random(count)
+    kind = b"\0\0\0\x0bssh-ed25519\0\0\0\x20"
+    keys = [base64.b64encode(kind + dice.randbytes(32)).decode() for _ in range(count)]
+    return [{"name": f"student{n}", "ssh_keys": [f"ssh-ed25519 {key}"]} for n, key in enumerate(keys)]
 
 
 # Settings ---------------------------------------------------------------------------------------------------------
@@ -312,6 +322,7 @@ TABLE = (
         {"head": {"flavor": "m3.tiny", "root_disk": 40}},
         quota(gigabytes=30),
     ),
+    Situation("too much for user data", CLOUD, ("head", "user data", "65535"), {"users": crowd(700)}),
     # Commands
     Situation("down of nothing", 0, ("nothing is there",), command=("down", "bad", "--cloud", "demo", "--yes")),
     Situation("status of nothing", USAGE, ("no cluster",), command=("status", "bad", "--cloud", "demo")),

@@ -157,6 +157,25 @@ def test_no_room_is_said_before_anything_is_made(home: Path) -> None:
     assert not cluster(home, cloud).folder.path.exists()
 
 
+class SmallSeeds(MemoryCloud):
+    """A cloud that gives a machine little at its creation."""
+
+    def check_user_data(self, user_data: str) -> None:
+        if "MUCH" in user_data:
+            raise PermanentError("too large", remedy="say less")
+
+
+def test_too_much_user_data_is_said_before_anything_is_made(home: Path) -> None:
+    cloud = SmallSeeds()
+    much = {"setup": {"workers": "#!/bin/sh\necho MUCH\n"}}
+    with cluster(home, cloud, spec(**much)) as demo:
+        for act in (demo.plan, demo.up):
+            with pytest.raises(PermanentError, match="cpu-1: too large"):
+                act()
+    assert cloud.resources() == []
+    assert not demo.folder.known
+
+
 def test_a_failure_ends_with_what_the_console_said(home: Path) -> None:
     cloud = MemoryCloud(faults=FaultScript(machines={"cpu-1": (Trouble.ERROR, 1.0)}))
     demo = cluster(home, cloud)

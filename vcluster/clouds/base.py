@@ -127,6 +127,14 @@ class Cloud(Protocol):
         """
         ...
 
+    def check_user_data(self, user_data: str) -> None:
+        """Refuse what a machine cannot be given at its creation, before anything is made.
+
+        Raises:
+            PermanentError: it is too large.
+        """
+        ...
+
     def allowances(self) -> Mapping[str, Allowance]:
         """The project's quota by resource; empty where there is none."""
         ...

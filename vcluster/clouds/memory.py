@@ -80,6 +80,9 @@ class MemoryCloud(MemoryProject):
         """Compare with ``quota``."""
         self._check_room(len(flavors))
 
+    def check_user_data(self, user_data: str) -> None:
+        """Any will do."""
+
     def allowances(self) -> Mapping[str, Allowance]:
         """What ``quota`` and ``limits`` say."""
         with self.call("allowances"):

@@ -15,6 +15,9 @@ class PlainCloud:
 
     name: str
 
+    def check_user_data(self, user_data: str) -> None:
+        """Any size: a disk of its own holds it."""
+
     def allowances(self) -> Mapping[str, Allowance]:
         """No quota."""
         return {}

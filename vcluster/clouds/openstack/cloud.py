@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from vcluster.clouds.base import ClusterSummary, Notify
 from vcluster.clouds.openstack.clusters import summaries
 from vcluster.clouds.openstack.connect import THREADS, Services, connect
-from vcluster.clouds.openstack.create import Maker
+from vcluster.clouds.openstack.create import Maker, packed
 from vcluster.clouds.openstack.delete import Remover
 from vcluster.clouds.openstack.known import Known
 from vcluster.clouds.openstack.layout import LayoutMaker
@@ -114,6 +114,9 @@ class OpenStackCloud:
 
     def check_room(self, ref: ClusterRef, flavors: Sequence[Flavor]) -> None:
         self._lookups.check_room(flavors)
+
+    def check_user_data(self, user_data: str) -> None:
+        packed(user_data)
 
     def allowances(self) -> Mapping[str, Allowance]:
         return self._lookups.allowances()
