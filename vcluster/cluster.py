@@ -249,12 +249,11 @@ def clusters(
 
 def _info(cloud: Cloud, summary: ClusterSummary, home: Path) -> ClusterInfo:
     table = prices_of(_kept_spec(home, summary.ref))
-    running = [(flavor, str(MachineState.ACTIVE)) for flavor in summary.flavors]
     try:
-        cost = table.total(running, cloud.flavor)
+        cost = table.total(summary.flavors, cloud.flavor)
     except PermanentError:
         cost = None  # a flavor that is no longer offered
-    if cloud.name == DEFAULT_CLOUD and not running:
+    if cloud.name == DEFAULT_CLOUD and not summary.flavors:
         cost = None  # nobody pays for this computer
     mine = cloud.ref(summary.ref.name).id == summary.ref.id
     return ClusterInfo.of(summary, mine=mine, cost=cost, unit=table.unit)

@@ -84,6 +84,11 @@ def test_a_life_with_an_end(cloud: MemoryCloud, said: Callable[..., str]) -> Non
     assert re.match(r"demo on memory: ready, expires \S+ \S+ UTC \(in 7h5\dm\), costs 6 SU an hour\n", text)
     assert re.search(r"^demo +memory +you +3 +3 .* 6 SU .* UTC \(in 7h5\dm\) +\w+$", said("list", *ON), re.M)
 
+    said("stop", "demo", *ON)
+    assert "costs 3 SU an hour" in said("status", "demo", *ON)
+    assert re.search(r" 3 SU ", said("list", *ON)), "a machine that is off costs half its price"
+    said("start", "demo", *ON)
+
     assert said("shelve", "demo", *ON).startswith("demo is shelved; next: vcluster unshelve demo --cloud memory")
     assert "demo on memory: shelved" in said("status", "demo", *ON)
     assert said("unshelve", "demo", *ON).startswith("demo is ready")

@@ -7,7 +7,7 @@ from openstack_kit import OTHER, PROJECT, PUBLIC, REF, FakeCloud, cloud, fake, g
 
 from vcluster.clouds.openstack import OpenStackCloud, marks
 from vcluster.errors import PermanentError, QuotaError, SpecError
-from vcluster.model import ClusterRef, Flavor, Observed, Part, PartKind, Role, Wishes
+from vcluster.model import ClusterRef, Flavor, MachineState, Observed, Part, PartKind, Role, Wishes
 from vcluster.spec import ClusterSpec
 from vcluster.wiring import goal_of
 
@@ -213,6 +213,7 @@ def test_leftovers_are_clusters_as_well(fake: FakeCloud, cloud: OpenStackCloud) 
     assert set(found) == {REF.id, OTHER.id, "0123456789"}
     mine, other, old = found[REF.id], found[OTHER.id], found["0123456789"]
     assert (mine.ref, mine.headless, mine.created) == (REF, True, 1795348800.0)
-    assert (other.ref, other.headless, other.flavors, other.notes) == (OTHER, False, (), {"spec": "1"})
+    assert (other.ref, other.headless, other.notes) == (OTHER, False, {"spec": "1"})
+    assert other.flavors == (("m3.tiny", MachineState.SHELVED),)
     assert (old.ref.name, old.ref.creator, old.headless, old.claimed) == ("old", "", True, 1795348800.0)
     assert old.ref.owns("vcluster/0123456789/network")

@@ -20,6 +20,7 @@ from vcluster.model import (
     Layout,
     Machine,
     MachineRequest,
+    MachineState,
     Network,
     Observed,
     Part,
@@ -45,7 +46,7 @@ class ClusterSummary:
 
     Attributes:
         created: seconds since the epoch, of its oldest resource; 0 when no resource tells.
-        flavors: the flavor of every machine that costs something now (shelved ones do not).
+        flavors: flavor and state of every machine; empty where nobody pays for them.
         notes: as :attr:`vcluster.model.Observed.notes`.
         headless: no head is there, in any state: what is left of a cluster.
         claimed: the newest head port's time in seconds since the epoch, or 0: somebody may be bringing it up.
@@ -55,7 +56,7 @@ class ClusterSummary:
     machines: int
     active: int
     created: float
-    flavors: tuple[str, ...] = ()
+    flavors: tuple[tuple[str, MachineState], ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
     headless: bool = False
     claimed: float = 0.0

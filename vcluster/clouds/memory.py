@@ -136,7 +136,7 @@ class MemoryCloud(MemoryProject):
             machines=len(machines),
             active=sum(m.state is MachineState.ACTIVE for m in machines),
             created=created,
-            flavors=tuple(m.flavor for m in machines if m.state is not MachineState.SHELVED),
+            flavors=tuple((m.flavor, m.state) for m in machines),
             notes=dict(self.store.notes.get(ref.id, {})),
             headless=not any(m.role is Role.HEAD for m in machines),
             claimed=max((port.created for port in heads), default=0.0),

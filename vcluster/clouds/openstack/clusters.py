@@ -30,8 +30,7 @@ class _Found:
     signatures: list[marks.Signature] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     created: list[float] = field(default_factory=list)
-    states: list[MachineState] = field(default_factory=list)
-    flavors: list[str] = field(default_factory=list)
+    flavors: list[tuple[str, MachineState]] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     head: bool = False
     claimed: float = 0.0
@@ -91,9 +90,7 @@ def _take_server(found: dict[str, _Found], told: Json) -> None:
     if state is None or (seen := _take(found, marks.signature(metadata), told)) is None:
         return
     seen.names.pop()  # the signature has the cluster's
-    seen.states.append(state)
-    if state is not MachineState.SHELVED:
-        seen.flavors.append(str((told.get("flavor") or {}).get("original_name", "")))
+    seen.flavors.append((str((told.get("flavor") or {}).get("original_name", "")), state))
     if marks.role_of(marks.tag_in(metadata.get(marks.MARK))) is Role.HEAD:
         seen.head = True
 
@@ -111,8 +108,8 @@ def _take_from_neutron(found: dict[str, _Found], told: Json) -> None:
 def _summary(id_: str, seen: _Found, services: Services) -> ClusterSummary:
     return ClusterSummary(
         ref=_ref(id_, seen, services),
-        machines=len(seen.states),
-        active=sum(state is MachineState.ACTIVE for state in seen.states),
+        machines=len(seen.flavors),
+        active=sum(state is MachineState.ACTIVE for _, state in seen.flavors),
         created=min(seen.created, default=0.0),
         flavors=tuple(sorted(seen.flavors)),
         notes=seen.notes,
