@@ -50,15 +50,15 @@ bench: $(VENV)/.dev
 	$(BIN)/pytest --timeout 300 tests/bench
 
 vm: deps deps-lab
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m vm --timeout 1500 --durations 10 tests/vm tests/lab
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadgroup -m vm --timeout 1500 --durations 10 tests/vm tests/lab
 
 # Flags by LAB=, such as LAB="--machines qemu".
 lab: deps-lab
 	$(BIN)/python -m tests.lab up $(LAB)
 
-# Two labs, one for the tests among neighbours. Of the long sweeps a fixed sample; "make soak" is all of them.
+# Labs side by side, some for the tests among neighbours. Of the long sweeps a fixed sample; "make soak" is all of them.
 lab-test: deps-lab
-	$(BIN)/pytest -n 2 --dist loadgroup -m 'not vm and not browser' --timeout 600 --durations 10 tests/lab
+	$(BIN)/pytest -n 3 --dist loadgroup -m 'not vm and not browser' --timeout 600 --durations 10 tests/lab
 	$(BIN)/pytest -m lab --timeout 600 tests/bench
 
 soak: export VCLUSTER_SOAK = 1

@@ -11,7 +11,30 @@ from pathlib import Path
 import psutil
 import pytest
 
+TESTS = Path(__file__).parent
+
 pytest_plugins = ["tests.lab.fixtures", "tests.lab.qemu.lab_qemu_fixtures"]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With ``-n 2 --dist loadgroup`` tests that share a lab or a cluster stay in one process.
+
+    Those among neighbours come last, as nobody takes these away again.
+    """
+    items.sort(key=_is_crowded)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_what_is_shared(item)))
+
+
+def _is_crowded(item: pytest.Item) -> bool:
+    return "neighbours" in getattr(item, "fixturenames", ())
+
+
+def _what_is_shared(item: pytest.Item) -> str:
+    if _is_crowded(item):
+        return item.path.stem
+    return "lab" if item.path.is_relative_to(TESTS / "lab") else "local"
 
 
 def _short_folder() -> Path:
