@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,16 +17,6 @@ from vcluster.model import ImageRequest, MachineState, Part, PartKind, PartReque
 from vcluster.plan_absent import plan_absent
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def bed(lab: LabClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bed]:
-    made = Bed(lab, tmp_path)
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(made.clouds_yaml))
-    yield made
-    left = made.everything()
-    made.close()
-    assert left == {}
 
 
 @pytest.fixture

@@ -21,16 +21,6 @@ from vcluster.model import Layout, Observed, PartKind, Wishes
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 
-@pytest.fixture
-def bed(lab: LabClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bed]:
-    made = Bed(lab, tmp_path)
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(made.clouds_yaml))
-    yield made
-    left = made.everything()
-    made.close()
-    assert left == {}
-
-
 class Networks:
     """Networks that were there before, made by the bare SDK, and taken away at the end."""
 

@@ -13,23 +13,12 @@ import pytest
 
 from tests.lab.cloud_bed import Bed, Small, until
 from tests.lab.identity import keystone
-from tests.lab.lab import LabClient
 from tests.lab.layout import DIRECT
 from vcluster.actions import NOTE_EXPIRES
 from vcluster.model import MachineState, Observed
 from vcluster.render import render
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def bed(lab: LabClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bed]:
-    made = Bed(lab, tmp_path)
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(made.clouds_yaml))
-    yield made
-    left = made.everything()
-    made.close()
-    assert left == {}
 
 
 def program(folder: Path, bed: Bed, small: Small, head: str, credential: Any) -> Path:
