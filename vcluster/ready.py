@@ -41,6 +41,8 @@ def _straight(endpoint: Endpoint) -> Endpoint:
 class HeadControl:
     """Asks the scheduler through the head's ``vcluster-node``.
 
+    Implements :class:`vcluster.stacks.base.Control`.
+
     Args:
         connect: opens a connection to the head at an endpoint.
         console: the last lines of a machine's console, by uuid.
@@ -60,6 +62,7 @@ class HeadControl:
         self._looked_last = float("-inf")
         self._failed: set[tuple[str, float]] = set()
         self._not_before = float("-inf")
+        self.silence = ""
 
     def health(self, observed: Observed) -> Mapping[str, Health]:
         """What the head says of every machine, and FAILED for those whose console says so."""
@@ -96,7 +99,10 @@ class HeadControl:
 
     def _ask(self, observed: Observed) -> Mapping[str, Health]:
         head = observed.head
-        if head is None or head.endpoint is None or head.state is not MachineState.ACTIVE:
+        if head is None or head.state is not MachineState.ACTIVE:
+            return {}
+        if head.endpoint is None:
+            self.silence = "the head has no address that can be reached from here: give it one, or a jump host"
             return {}
         endpoint = self._way(head.endpoint)
         if self._endpoint != endpoint:
@@ -110,19 +116,23 @@ class HeadControl:
             # Slurm tells of a killed worker's old boot for a while: with this the head knows it from the new one's.
             started = {machine.name: machine.started for machine in observed.workers()}
             result = self._call("health", stdin=json.dumps(started))
-        except (TemporaryError, DeadlineError):
+        except (TemporaryError, DeadlineError) as error:
+            self.silence = error.message
             # A head that boots, reboots or is overloaded says nothing; its deadline is the planner's matter.
             self.close()
             if endpoint.jump:
                 self._not_before = time.monotonic() + JUMP_EVERY
             return {}
-        return _parse(result)
+        told = _parse(result)
+        self.silence = "" if told else (result.stderr.strip().splitlines() or ["it is not configured yet"])[-1]
+        return told
 
     def _answers(self, endpoint: Endpoint) -> bool:
         """Whether the head speaks; one that was slow to say no is left in peace for as long, since it is at work."""
         began = time.monotonic()
         if answers(endpoint):
             return True
+        self.silence = f"no SSH server answers at {endpoint.host}:{endpoint.port}"
         now = time.monotonic()
         self._not_before = now + (now - began)
         return False

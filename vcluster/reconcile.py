@@ -365,8 +365,9 @@ class Reconciler:
         try:
             self._sleep(max(0.05, min(until - now, self._poll)))
         except DeadlineError:
+            what = some(current.waiting or [str(action) for action in current.actions])
             raise DeadlineError(
-                f"time is up while waiting for {some(current.waiting) or some([str(a) for a in current.actions])}",
+                f"time is up while waiting for {what}{self._view.silence}",
                 remedy="run the same command again: it goes on from here",
             ) from None
 

@@ -145,6 +145,12 @@ class View:
         self.heard = False
 
     @property
+    def silence(self) -> str:
+        """Why the head tells nothing, in brackets; empty where it does, or nobody asks it."""
+        why = self.control.silence if self.control is not None else ""
+        return f" ({why})" if why else ""
+
+    @property
     def stale(self) -> bool:
         """Whether everything was not looked at for long."""
         return self._clock() - self._whole_at >= WHOLE_EVERY

@@ -21,7 +21,7 @@ from vcluster.stacks import stack_for
 from vcluster.stacks.base import Site
 
 if TYPE_CHECKING:
-    from vcluster.spec import ClusterSpec
+    from vcluster.spec import ClusterSpec, FlavorSpec
     from vcluster.spec_checks import Path as Place
 
 __all__ = ["check_changes", "explained", "goal_of", "image_of", "images_of", "renderer_of", "wanted_of"]
@@ -71,15 +71,18 @@ def wanted_of(spec: ClusterSpec) -> frozenset[str]:
 
 
 def _check_flavors(spec: ClusterSpec, cloud: Cloud) -> None:
-    asked: dict[Place, object] = {("head", "flavor"): spec.head.flavor}
+    asked: dict[Place, str | FlavorSpec] = {("head", "flavor"): spec.head.flavor}
     asked |= {("workers", n, "flavor"): group.flavor for n, group in enumerate(spec.workers)}
     problems = []
     for where, flavor in asked.items():
-        if isinstance(flavor, str):
-            try:
-                cloud.flavor(flavor)
-            except PermanentError as error:
-                problems.append(spec.problem(where, error.message, error.remedy))
+        own = not isinstance(flavor, str)
+        if own and cloud.any_size:
+            continue
+        try:
+            cloud.flavor(flavor if isinstance(flavor, str) else flavor.flavor().name)
+        except PermanentError as error:
+            what = f"{cloud.name} has no machines of any size, only its flavors" if own else error.message
+            problems.append(spec.problem(where, what, error.remedy))
     if problems:
         raise SpecError(problems)
 
@@ -224,6 +227,8 @@ def explained(error: VclusterError, kept: Sequence[Path]) -> VclusterError:
     if not isinstance(error, PermanentError) or not kept:
         return error
     text = kept[-1].read_text(errors="replace")
+    if not text.strip():  # it never booted
+        return error
     said = FAILED_LINE.search(text)
     tail = said.group(0) if said else "\n    ".join(text.splitlines()[-8:])
     message = f"{error.message}\n  its console ended with:\n    {tail}\n  the whole console is in {kept[-1]}"

@@ -10,7 +10,7 @@ import pytest
 
 from vcluster import Cluster, ClusterSpec
 from vcluster.clouds.memory import FaultScript, MemoryCloud, Trouble
-from vcluster.errors import CancelledError, PermanentError, QuotaError, UsageError
+from vcluster.errors import CancelledError, PermanentError, QuotaError, SpecError, UsageError
 from vcluster.events import Done, Event, StepFinished
 from vcluster.model import Health, Observed
 from vcluster.views import PlanView
@@ -174,6 +174,22 @@ def test_too_much_user_data_is_said_before_anything_is_made(home: Path) -> None:
                 act()
     assert cloud.resources() == []
     assert not demo.folder.known
+
+
+class Flavors(MemoryCloud):
+    """A cloud whose machines have the sizes of its flavors only."""
+
+    any_size = False
+
+
+def test_a_size_that_the_cloud_does_not_make_is_said_before_anything_is_made(home: Path) -> None:
+    cloud = Flavors()
+    sized = spec(head={"flavor": {"cpus": 2, "memory": "2G"}})
+    with cluster(home, cloud, sized) as demo:
+        for act in (demo.plan, demo.up):
+            with pytest.raises(SpecError, match="memory has no machines of any size, only its flavors"):
+                act()
+    assert cloud.resources() == []
 
 
 def test_a_failure_ends_with_what_the_console_said(home: Path) -> None:

@@ -80,7 +80,12 @@ def test_a_head_that_is_not_up_is_not_asked(banner: Endpoint) -> None:
     assert control(remote).health(observed(banner, MachineState.BUILD)) == {}
     assert control(remote).health(observed(None)) == {}
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert control(remote).health(observed(Endpoint("127.0.0.1", silent.getsockname()[1]))) == {}
+        port = silent.getsockname()[1]
+        asked = control(remote)
+        assert asked.health(observed(Endpoint("127.0.0.1", port))) == {}
+        assert asked.silence == f"no SSH server answers at 127.0.0.1:{port}"
+    assert asked.health(observed(None)) == {}
+    assert "no address" in asked.silence
     assert remote.commands == []
 
 
@@ -92,11 +97,14 @@ def test_a_head_that_is_not_up_is_not_asked(banner: Endpoint) -> None:
         CommandResult("not json", "", 0),
     ],
 )
-def test_a_head_that_cannot_say_yet_gives_nothing(banner: Endpoint, answer: CommandResult | Exception) -> None:
+def test_a_head_that_cannot_say_yet_gives_nothing(banner: Endpoint, answer: CommandResult | TemporaryError) -> None:
     remote = FakeRemote([answer, said(head="ready")])
     asked = control(remote)
     assert asked.health(observed(banner)) == {}
+    why = answer.message if isinstance(answer, TemporaryError) else answer.stderr or "it is not configured yet"
+    assert asked.silence == why
     assert asked.health(observed(banner)) == {"head": Health.READY}
+    assert asked.silence == ""
 
 
 def test_a_word_that_is_no_health_is_left_out(banner: Endpoint) -> None:

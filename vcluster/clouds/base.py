@@ -102,6 +102,11 @@ class Cloud(Protocol):
         ...
 
     @property
+    def any_size(self) -> bool:
+        """Whether a machine may have a size of its own, in the place of a flavor's."""
+        ...
+
+    @property
     def guarded(self) -> tuple[str, ...]:
         """Addresses that, inside a machine, only root may reach: the metadata service, the host's own loopback."""
         ...

@@ -18,6 +18,8 @@ __all__ = ["MemoryControl"]
 class MemoryControl:
     """A scheduler that says READY some virtual seconds after a machine became ACTIVE."""
 
+    silence = ""
+
     def __init__(self, cloud: MemoryProject, ref: ClusterRef) -> None:
         self._cloud, self._ref = cloud, ref
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from vcluster.clouds.faults import FaultScript, Trouble
 from vcluster.clouds.memory_control import MemoryControl
@@ -36,6 +37,7 @@ class MemoryProject:
     """
 
     name: str = "memory"
+    any_size: ClassVar[bool] = True
     clock: VirtualClock = field(default_factory=VirtualClock)
     faults: FaultScript = field(default_factory=FaultScript)
     lag: float = 0.0

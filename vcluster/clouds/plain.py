@@ -14,6 +14,7 @@ class PlainCloud:
     """The part of :class:`vcluster.clouds.base.Cloud` that is the same for every such cloud."""
 
     name: str
+    any_size = True
 
     def check_user_data(self, user_data: str) -> None:
         """Any size: a disk of its own holds it."""

@@ -62,7 +62,13 @@ class Stack(Protocol):
 
 
 class Control(Protocol):
-    """The scheduler of a running cluster, asked through the head."""
+    """The scheduler of a running cluster, asked through the head.
+
+    Attributes:
+        silence: why the head told nothing when it was last asked; empty when it told something.
+    """
+
+    silence: str
 
     def health(self, observed: Observed) -> Mapping[str, Health]:
         """Ask how every machine is, probing those that have not proved themselves since their boot.

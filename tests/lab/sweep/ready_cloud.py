@@ -38,6 +38,8 @@ class FastClock:
 class ReadyControl:
     """A scheduler that finds every machine ready that is on; there are no jobs, so a drained one is empty at once."""
 
+    silence = ""
+
     def __init__(self) -> None:
         self._drained: set[str] = set()
 

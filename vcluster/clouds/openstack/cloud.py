@@ -51,6 +51,7 @@ class OpenStackCloud:
     """
 
     boot_timeout = 900.0
+    any_size = False
     """Seconds. The install steps at a plain image's first boot take minutes on one core."""
 
     listing_lag = 2.0
