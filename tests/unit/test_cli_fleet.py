@@ -96,6 +96,7 @@ def test_a_life_with_an_end(cloud: MemoryCloud, said: Callable[..., str]) -> Non
     assert json.loads(said("extend", "demo", "30m", *ON, "--json").splitlines()[-1])["cluster"] == "demo"
 
     assert said("reap", *ON) == "no cluster's time is up\n"
+    assert said("reap", *ON, "--quiet") == "", "cron mails whatever is printed"
     cloud.clock.sleep(13 * HOUR)
     assert said("reap", *ON, "--dry-run").startswith("demo: would be shelved; it is deleted ")
     assert said("reap", *ON, "--quiet").startswith("demo: shelved; it is deleted ")

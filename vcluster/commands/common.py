@@ -22,6 +22,7 @@ import click
 
 from vcluster import spans
 from vcluster.commands import summary_of
+from vcluster.commands.remedies import CALLED_ON, cloud_words
 from vcluster.console import Reporter, clean, reporter
 from vcluster.errors import UsageError
 
@@ -137,6 +138,7 @@ def options(*wanted: Option) -> Callable[[Callable[..., R]], Callable[..., R]]:
         @functools.wraps(function)
         def wrapped(*args: Any, **given: Any) -> R:
             how = How(**{field.name: given.pop(field.name) for field in fields(How) if field.name in given})
+            CALLED_ON.set(how.cloud or "")
             return function(*args, how=how, **given)
 
         decorated: Callable[..., R] = wrapped
@@ -163,13 +165,17 @@ def unknown_cluster(name: str, how: How) -> UsageError:
     return UsageError(f"there is no cluster '{name}'{whose} on {cloud}", remedy=meant(name, known, how.owner))
 
 
-def meant(name: str, known: Sequence[ClusterInfo], owner: str = "") -> str:
-    """What a name was probably meant to be, as a remedy."""
+def meant(name: str, known: Sequence[ClusterInfo], owner: str = "", cloud: str | None = None) -> str:
+    """What a name was probably meant to be, as a remedy; ``cloud`` is the one that the person named."""
     others = [info.owner for info in known if info.name == name and not info.mine and info.owner != owner]
     if others:
         return f"a colleague has one of that name: --owner {others[0]}"
     hint = nearest(name, [info.name for info in known if info.mine])
-    return f"did you mean {hint}?" if hint else "`vcluster list` shows those that there are"
+    return (
+        f"did you mean {hint}?"
+        if hint
+        else f"`vcluster list{cloud_words(cloud) if cloud else ''}` shows those that there are"
+    )
 
 
 def _complete_target(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[Any]:
@@ -234,7 +240,9 @@ def open_cluster(target: str, cloud: str | None, owner: str = "", **settings: An
                 f"--cloud goes with a cluster's name, and '{target}' is a spec, which says its cloud itself",
                 remedy="leave --cloud out, or give the cluster's name",
             )
-        return Cluster(open_spec(target), owner=owner, **settings)
+        spec = open_spec(target)
+        CALLED_ON.set(spec.cloud)
+        return Cluster(spec, owner=owner, **settings)
     return Cluster(target, cloud_name=cloud, owner=owner, **settings)
 
 

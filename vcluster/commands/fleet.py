@@ -23,6 +23,7 @@ from vcluster.commands.common import (
     table,
     target_argument,
 )
+from vcluster.commands.remedies import cloud_words
 from vcluster.connect import default_cloud
 from vcluster.console import clean, cost_text, duration, expiry_text
 from vcluster.errors import UsageError
@@ -177,12 +178,15 @@ def reap_(dry_run: bool, wait_jobs: float | None, how: How) -> int:
         }
         for each in done
     ]
-    lines = [_reaped_text(each, time.time()) for each in done]
-    how.result("reap", {"clusters": objects}, "\n".join(lines) or "no cluster's time is up")
+    where = cloud_words(how.cloud or default_cloud())
+    lines = [_reaped_text(each, time.time(), where) for each in done]
+    # A cron line is quiet, and mails whatever is printed.
+    nothing = "" if how.quiet else "no cluster's time is up"
+    how.result("reap", {"clusters": objects}, "\n".join(lines) or nothing)
     return 1 if any(each.error for each in done) else 0
 
 
-def _reaped_text(each: Reaped, now: float) -> str:
+def _reaped_text(each: Reaped, now: float, where: str) -> str:
     name = clean(each.ref.name)
     if each.error:
         return f"{name}: failed: {clean(each.error)}"
@@ -193,6 +197,6 @@ def _reaped_text(each: Reaped, now: float) -> str:
         case "delete":
             return f"{name}: {'deleted' if each.done else 'would be deleted'}"
         case "sweep":
-            return f"{name}: its head is gone; `vcluster sweep` deletes what is left"
+            return f"{name}: its head is gone; `vcluster sweep{where}` deletes what is left"
         case _:
             return f"{name}: is shelved{deletion}"

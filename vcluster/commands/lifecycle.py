@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -24,10 +25,11 @@ from vcluster.commands.common import (
     running,
     target_argument,
 )
+from vcluster.commands.remedies import cloud_words, forgotten_cloud
 from vcluster.console import clean, cost_text, duration
 
 if TYPE_CHECKING:
-    from vcluster.cluster import PlanView, Result, Status
+    from vcluster.cluster import PlanView, Result
 
 CHANGES = 10
 """Exit code of ``plan`` when there is something to do, so that scripts need not read its text."""
@@ -92,9 +94,11 @@ def down_(target: str, keep_volumes: bool, how: How) -> None:
         result = run.cluster.down(keep_volumes=keep_volumes, timeout=how.timeout, confirm=confirm, cancel=run.cancel)
     name = clean(result.status.name)
     took = duration(result.seconds)
-    if not result.changed and not is_spec(target):
-        click.echo(meant(name, known_clusters(how.cloud), how.owner), err=True)
     _report("down", result, how, f"{name} is gone ({took})" if result.changed else f"nothing is there of {name}")
+    if not result.changed and not is_spec(target):
+        sys.stdout.flush()  # the answer first, then the hint, where both go to one file
+        hints = (meant(name, known_clusters(how.cloud), how.owner, how.cloud), forgotten_cloud(how.cloud))
+        click.echo("; ".join(filter(None, hints)), err=True)
 
 
 WAIT_JOBS = click.option(
@@ -111,7 +115,7 @@ def stop_(target: str, wait_jobs: float | None, how: How) -> None:
     with running(target, how) as run:
         result = run.cluster.stop(wait_jobs=wait_jobs or 0.0, timeout=how.timeout, cancel=run.cancel)
     name = clean(result.status.name)
-    _report("stop", result, how, f"{name} is stopped; next: vcluster start {name}{_cloud_words(result.status)}")
+    _report("stop", result, how, f"{name} is stopped; next: vcluster start {name}{cloud_words(result.status.cloud)}")
 
 
 @command("shelve")
@@ -125,7 +129,9 @@ def shelve_(target: str, wait_jobs: float | None, how: How) -> None:
     with running(target, how) as run:
         result = run.cluster.shelve(wait_jobs=wait_jobs or 0.0, timeout=how.timeout, cancel=run.cancel)
     name = clean(result.status.name)
-    _report("shelve", result, how, f"{name} is shelved; next: vcluster unshelve {name}{_cloud_words(result.status)}")
+    _report(
+        "shelve", result, how, f"{name} is shelved; next: vcluster unshelve {name}{cloud_words(result.status.cloud)}"
+    )
 
 
 @command("unshelve")
@@ -181,7 +187,8 @@ def replace_(target: str, machine: str, how: How) -> None:
 def _report(name: str, result: Result, how: How, text: str) -> None:
     if result.degraded and not how.as_json:
         missing = ", ".join(clean(machine) for machine in result.degraded)
-        again = f"vcluster replace {clean(result.status.name)} {clean(result.degraded[0])}"
+        where = cloud_words(result.status.cloud)
+        again = f"vcluster replace {clean(result.status.name)} {clean(result.degraded[0])}{where}"
         click.echo(f"warning: degraded, it goes on without {missing}; `{again}` tries anew", err=True)
     fields = {
         "cluster": result.status.name,
@@ -201,7 +208,7 @@ def _ready_text(result: Result) -> str:
         first = f"{name} is {status.state}: a head and {_count(workers, 'worker')}, in {duration(result.seconds)}"
     else:
         first = f"{name} is {status.state}: nothing to do"
-    where = _cloud_words(status)
+    where = cloud_words(status.cloud)
     usable = max(1, workers - len(result.degraded))
     steps = [
         ("log in", f"vcluster ssh {name}{where}"),
@@ -209,11 +216,6 @@ def _ready_text(result: Result) -> str:
         ("take it away", f"vcluster down {name}{where}"),
     ]
     return "\n".join([first, *(f"  {what:13} {how}" for what, how in steps)])
-
-
-def _cloud_words(status: Status) -> str:
-    """What a later command line needs to find a cluster that is not on the default cloud."""
-    return "" if status.cloud == "local" else f" --cloud {clean(status.cloud)}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -11,13 +11,14 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import FrameType
 
 import click
 
 from vcluster.commands import COMPLETION_VARIABLE, PROGRAM, help_page, module_of, names
 from vcluster.commands.common import Misused, is_spec, nearest
+from vcluster.commands.remedies import CALLED_ON, add_cloud, cloud_words, forgotten_cloud
 from vcluster.console import clean
 from vcluster.errors import Problem, SpecError, VclusterError
 
@@ -103,6 +104,7 @@ def invoke(words: Sequence[str]) -> int:
         words: the command line without the program's name.
     """
     options = words[: list(words).index("--")] if "--" in words else words
+    CALLED_ON.set("")
     verbose = any(word in {"-v", "--verbose"} for word in options)
     try:
         try:
@@ -114,7 +116,7 @@ def invoke(words: Sequence[str]) -> int:
         except (BrokenPipeError, ReaderGoneError):
             raise
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last line of defence, for all errors
-            failure = _failure(error, verbose)
+            failure = _typable(_failure(error, verbose))
             if verbose and not isinstance(error, click.ClickException):
                 traceback.print_exc()
             _say(failure, as_json="--json" in options)
@@ -143,6 +145,28 @@ def _failure(error: BaseException, verbose: bool) -> Failure:
             return Failure("UsageError", error.format_message(), error.exit_code, page)
     hint = "" if verbose else "this looks like a bug; the same command with -v shows where it comes from"
     return Failure(kind, f"{kind}: {error}" if str(error) else kind, 1, hint)
+
+
+def _typable(failure: Failure) -> Failure:
+    """The same failure, its command lines fit to be typed, with a hint at the cloud that was perhaps forgotten."""
+    cloud = CALLED_ON.get()
+    remedy = failure.remedy
+    if failure.message.startswith("there is no cluster ") and (hint := forgotten_cloud(cloud)):
+        remedy = "; ".join(filter(None, (remedy, hint)))
+    if not cloud:
+        return replace(failure, remedy=remedy)
+    words = cloud_words(cloud)
+
+    def mended(text: str) -> str:
+        return add_cloud(text, words, _parameters, is_spec)
+
+    problems = (replace(each, message=mended(each.message), remedy=mended(each.remedy)) for each in failure.problems)
+    return replace(failure, message=mended(failure.message), remedy=mended(remedy), problems=tuple(problems))
+
+
+def _parameters(name: str) -> list[str]:
+    command = root.get_command(click.Context(root), name)
+    return [str(parameter.name) for parameter in command.params] if command else []
 
 
 def _say(failure: Failure, *, as_json: bool) -> None:
