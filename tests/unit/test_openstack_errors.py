@@ -60,7 +60,7 @@ TABLE: list[tuple[str, int, str, type[CloudError], str]] = [
     ("no way out", 404, neutron("ExternalGatewayForFloatingIPNotFound", "External network 1 is not reachable from subnet 2."), PermanentError, "router"),
     ("policy of nova", 403, nova("forbidden", "Policy doesn't allow os_compute_api:servers:create to be performed.", 403), PermanentError, "servers:create"),
     ("policy of neutron", 403, neutron("PolicyNotAuthorized", "(rule:create_floatingip) is disallowed by policy"), PermanentError, "create_floatingip"),
-    ("a restricted application credential", 403, nova("error", "You are not authorized to perform the requested action", 403), PermanentError, "not restricted"),
+    ("a restricted application credential", 403, nova("error", "You are not authorized to perform the requested action", 403), PermanentError, "role `member`"),
     ("expired", 401, nova("error", "The request you have made requires authentication.", 401), PermanentError, "credential"),
     ("an old cloud", 406, nova("computeFault", "Version 2.85 is not supported by the API.", 406), PermanentError, "too old"),
     ("not built", 501, "", PermanentError, "501"),
@@ -308,6 +308,17 @@ def test_no_answer_says_from_whom_and_why(said: str, told: str) -> None:
     error = errors.from_exception(exceptions.ConnectFailure(said), doing="list servers")
     assert isinstance(error, TemporaryError)
     assert error.message == f"list servers: {told}"
+
+
+def test_a_server_without_https_has_no_bad_certificate() -> None:
+    from keystoneauth1 import exceptions
+
+    said = "SSL exception connecting to https://js2.test:5000/v3: [SSL: WRONG_VERSION_NUMBER] wrong version number"
+    error = errors.from_exception(exceptions.SSLError(said), doing="cloud `js2`")
+    assert isinstance(error, PermanentError)
+    assert error.message == "cloud `js2`: the server speaks no https: https://js2.test:5000"
+    assert "auth_url" in error.remedy
+    assert "cacert" not in error.remedy
 
 
 def test_a_certificate_that_is_not_trusted_is_no_weather() -> None:

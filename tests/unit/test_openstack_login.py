@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
+import requests
+import requests_mock
 from openstack_kit import KEYSTONE, FakeCloud, cloud, connected, fake, token
 
 from vcluster.clouds.openstack import OpenStackCloud
-from vcluster.errors import PermanentError, TemporaryError, UsageError
+from vcluster.clouds.openstack.connect import LOGIN_PATIENCE, LOGIN_TIMEOUT
+from vcluster.clouds.openstack.rest import TIMEOUT, repeated
+from vcluster.errors import CloudError, PermanentError, TemporaryError, UsageError
 
 __all__ = ["cloud", "fake"]
 
@@ -19,13 +24,80 @@ def test_a_wrong_password(fake: FakeCloud, cloud: OpenStackCloud) -> None:
     with pytest.raises(PermanentError, match=r"js2.*does not accept the credential") as caught:
         cloud.ref("demo")
     assert "secret" not in str(caught.value)
+    assert "entry `js2` of " in caught.value.remedy
+    assert "get a new credential" in caught.value.remedy
+    assert "`openstack --os-cloud js2 token issue` (of the package python-openstackclient)" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [('{"error": {"code": 400, "message": "Expecting to find domain in user."}}', "domains"), ("plain", "auth_url")],
+)
+def test_a_log_in_that_is_not_understood(fake: FakeCloud, cloud: OpenStackCloud, body: str, word: str) -> None:
+    fake.login(status_code=400, text=body)
+    with pytest.raises(PermanentError, match="asking for a token") as caught:
+        cloud.ref("demo")
+    assert word in caught.value.remedy
+
+
+def test_a_wrong_path_is_no_wrong_password(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.login(status_code=404, text="<h1>Not Found</h1>")
+    with pytest.raises(PermanentError, match="no OpenStack: Not Found") as caught:
+        cloud.ref("demo")
+    assert f"check auth_url ({KEYSTONE}) in entry `js2` of " in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (requests.exceptions.ConnectionError("[Errno 111] Connection refused"), TemporaryError, "Connection refused"),
+        (requests.exceptions.ConnectTimeout("x"), TemporaryError, "no answer"),
+        (requests.exceptions.SSLError("[SSL: WRONG_VERSION_NUMBER] wrong"), PermanentError, "speaks no https"),
+    ],
+)
+def test_a_wrong_address_is_named_with_its_entry_and_no_secret(
+    fake: FakeCloud, error: Exception, kind: type[CloudError], message: str
+) -> None:
+    file = Path("clouds.yaml")
+    file.write_text(file.read_text().replace("http://keystone.test", "http://alice:hush@keystone.test"))
+    fake.mocker.get(requests_mock.ANY, exc=error)
+    fake.mocker.post(requests_mock.ANY, exc=error)
+    with pytest.raises(kind, match=message) as caught:
+        connected(fake).ref("demo")
+    assert f"check auth_url ({KEYSTONE}) in entry `js2` of " in caught.value.remedy
+    assert "firewall" in caught.value.remedy
+    assert "hush" not in caught.value.remedy
+
+
+def test_a_log_in_waits_for_less_long_than_a_read(fake: FakeCloud) -> None:
+    cloud = connected(fake)
+    cloud.ref("demo")
+    fake.nova("GET", "/flavors/detail", json={"flavors": []})
+    with pytest.raises(PermanentError, match="no flavor"):
+        cloud.flavor("m3.tiny")
+    assert {r.timeout for r in fake.mocker.request_history if r.url.startswith(KEYSTONE)} == {LOGIN_TIMEOUT}
+    assert {r.timeout for r in fake.asked("GET", "/flavors/detail")} == {TIMEOUT}
+    # Two requests begin within the patience, and the try that began last has two.
+    assert LOGIN_PATIENCE + 2 * LOGIN_TIMEOUT < 60
+
+
+def test_no_try_begins_when_the_time_is_over() -> None:
+    tried: list[float] = []
+
+    def fail() -> None:
+        tried.append(0)
+        raise TemporaryError("no answer")
+
+    with pytest.raises(TemporaryError):
+        repeated(fail, tried.append, until=time.monotonic() - 1)
+    assert tried == [0]
 
 
 def test_keystone_is_down(fake: FakeCloud, cloud: OpenStackCloud) -> None:
     fake.login(status_code=503)
     with pytest.raises(TemporaryError, match="asking for a token"):
         cloud.ref("demo")
-    assert len(fake.asked("POST", "/auth/tokens")) == 5
+    assert len(fake.asked("POST", "/auth/tokens")) == 3
 
 
 def test_keystone_was_down_for_a_moment(fake: FakeCloud, cloud: OpenStackCloud) -> None:
@@ -78,6 +150,23 @@ def test_no_clouds_yaml(fake: FakeCloud, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(UsageError) as caught:
         OpenStackCloud.connect("js2")
     assert "no clouds.yaml was found" in caught.value.remedy
+    assert "put it at ~/.config/openstack/clouds.yaml" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["js2", "defaults", "openstack"])
+@pytest.mark.parametrize("text", ["", "clouds: {}\n", "clouds:\n"])
+def test_an_empty_clouds_yaml_has_no_defaults(fake: FakeCloud, name: str, text: str) -> None:
+    Path("clouds.yaml").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        OpenStackCloud.connect(name)
+    assert "put it at ~/.config/openstack/clouds.yaml" in caught.value.remedy
+    assert "`defaults`" not in caught.value.remedy
+
+
+def test_an_entry_that_is_called_defaults(fake: FakeCloud) -> None:
+    file = Path("clouds.yaml")
+    file.write_text(file.read_text().replace("js2:", "defaults:"))
+    assert connected(fake, "defaults").ref("demo").owner == "alice"
 
 
 def test_a_broken_clouds_yaml(fake: FakeCloud) -> None:
@@ -88,16 +177,35 @@ def test_a_broken_clouds_yaml(fake: FakeCloud) -> None:
 
 
 def test_no_variables(fake: FakeCloud) -> None:
-    with pytest.raises(UsageError, match=r"no OS_\* variables"):
+    with pytest.raises(UsageError, match=r"no OS_\* variables, and no entry `openstack`") as caught:
         OpenStackCloud.connect("openstack")
+    assert "openrc" in caught.value.remedy
+    assert "there is `js2`" in caught.value.remedy
 
 
 @pytest.mark.parametrize("line", ["passwort: secret", "user_id: alice"])
 def test_an_entry_without_a_password(fake: FakeCloud, line: str) -> None:
     file = Path("clouds.yaml")
     file.write_text(file.read_text().replace("password: secret", line))
-    with pytest.raises(PermanentError, match=r"password|passwort"):
+    with pytest.raises(PermanentError, match=r"password|passwort") as caught:
         OpenStackCloud.connect("js2").ref("demo")
+    assert "`auth:` in entry `js2` of " in caught.value.remedy
+
+
+def test_an_entry_without_any_password_says_what_to_write(fake: FakeCloud) -> None:
+    file = Path("clouds.yaml")
+    file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if "password" not in line))
+    with pytest.raises(PermanentError, match="password is a required attribute") as caught:
+        OpenStackCloud.connect("js2").ref("demo")
+    assert caught.value.remedy.startswith("write `password: …` under `auth:` in entry `js2` of ")
+
+
+def test_an_entry_without_an_auth_url_says_what_to_write(fake: FakeCloud) -> None:
+    file = Path("clouds.yaml")
+    file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if "auth_url" not in line))
+    with pytest.raises(PermanentError, match="auth_url missing") as caught:
+        OpenStackCloud.connect("js2").ref("demo")
+    assert caught.value.remedy.startswith("write `auth_url: …` under `auth:` in entry `js2` of ")
 
 
 def test_variables_of_an_openrc(fake: FakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:

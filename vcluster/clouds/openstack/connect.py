@@ -5,6 +5,7 @@ Nothing is asked of the cloud before it is needed; ``import openstack`` takes a 
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
 import threading
@@ -31,11 +32,26 @@ ENVIRONMENT = "envvars"
 FROM_ENVIRONMENT = ("openstack", ENVIRONMENT)
 """What a spec may call it. Horizon's clouds.yaml, ready for download, has an entry `openstack`: that goes first."""
 
+GET_ONE = (
+    "get one from your cloud's dashboard (API access, or with a new application credential) and put it at "
+    "~/.config/openstack/clouds.yaml; docs/how-to/openstack.md says more"
+)
+"""For who has no entry of clouds.yaml yet."""
+
 THREADS = 24
 """How many requests are under way at once, beside those of the loop's own threads."""
 
 CONNECTIONS = 64
 """How many stay open between calls: more than all threads together ever use."""
+
+LOGIN_TIMEOUT = 12.0
+"""Seconds without a byte until Keystone counts as not answering. A log-in that waits most often has a wrong address."""
+
+LOGIN_TRIES = 3
+"""How often a log-in is tried."""
+
+LOGIN_PATIENCE = 30.0
+"""Seconds after which no further try begins. One try may be two requests: for Keystone's versions, and for a token."""
 
 COMPUTE_VERSION = "2.52"
 """Tags in the create call (Nova 16.1, 2017); the flavor's name within the server came with 2.47."""
@@ -63,10 +79,12 @@ class Services:
     Args:
         connection: the SDK's.
         cloud: its name, for messages.
+        entry: where the user wrote the credential.
     """
 
-    def __init__(self, connection: Connection, cloud: str) -> None:
+    def __init__(self, connection: Connection, cloud: str, entry: errors.Entry) -> None:
         self._connection = connection
+        self._entry = entry
         self._cloud = cloud
         self._sleep: Callable[[float], None] = time.sleep
         self._lock = threading.Lock()
@@ -117,17 +135,27 @@ class Services:
 
     def _authenticate(self) -> Identity:
         from keystoneauth1.identity import BaseIdentityPlugin
+        from keystoneauth1.session import Session
 
         doing = f"cloud `{self._cloud}`"
         session, region = self._connection.session, self._connection.config.get_region_name()
 
+        # The same connections, but less patience.
+        hasty = Session(
+            session=session.session,
+            verify=session.verify,
+            cert=session.cert,
+            timeout=min(session.timeout or LOGIN_TIMEOUT, LOGIN_TIMEOUT),
+            app_name="vcluster",
+        )
+
         def log_in() -> AccessInfo | None:
             try:
-                return session.auth.get_access(session) if isinstance(session.auth, BaseIdentityPlugin) else None
+                return session.auth.get_access(hasty) if isinstance(session.auth, BaseIdentityPlugin) else None
             except Exception as error:
-                raise errors.from_exception(error, doing=doing) from error
+                raise errors.from_login(error, doing=doing, entry=self._entry) from error
 
-        access = repeated(log_in, self._sleep)
+        access = repeated(log_in, self._sleep, tries=LOGIN_TRIES, until=time.monotonic() + LOGIN_PATIENCE)
         if access is None:
             raise PermanentError(
                 f"{doing}: this kind of credential names no user",
@@ -198,43 +226,56 @@ def connect(name: str) -> Services:
     skipped = _Skipped()
     logger = logging.getLogger("openstack.config")
     logger.addHandler(skipped)
+    entry = errors.Entry(name)
     try:
-        config = openstack.config.OpenStackConfig()
-        names = [str(n) for n in config.get_cloud_names()]
-        entry = name
+        try:
+            config = openstack.config.OpenStackConfig()
+        except (TypeError, AttributeError) as error:
+            # The SDK takes what stands under `clouds:` for a mapping, also where nothing does.
+            raise UsageError(
+                f"there is no cloud `{name}`: clouds.yaml has no entries under `clouds:`", remedy=GET_ONE
+            ) from error
+        clouds = config.cloud_config["clouds"]
+        # Where nobody wrote an entry, the SDK makes up one of its defaults.
+        names = [str(n) for n in clouds if n != "defaults" or clouds[n] != config.defaults]
+        chosen = name
         if name in FROM_ENVIRONMENT and name not in names:
-            entry = ENVIRONMENT
-        if entry not in names:
-            raise _unknown(name, names, config.config_filename, skipped.said)
-        connection = openstack.connect(cloud=entry, app_name="vcluster")
+            chosen = ENVIRONMENT
+        file = config.config_filename or ""
+        if chosen not in names:
+            raise _unknown(name, names, file, skipped.said)
+        entry = errors.Entry("" if chosen == config.envvar_key else chosen, file)
+        connection = openstack.connect(cloud=chosen, app_name="vcluster")
+        auth_url = str(connection.config.config.get("auth", {}).get("auth_url") or "")
+        entry = dataclasses.replace(entry, auth_url=auth_url)
     except (sdk.ConfigException, OSError) as error:
         raise PermanentError(
             f"cloud `{name}`: {errors.words(str(error)) or type(error).__name__}",
-            remedy="`openstack --os-cloud " + name + " token issue` must work first",
+            remedy=f"`openstack --os-cloud {name} token issue` (of the package python-openstackclient) must work first",
         ) from error
     except VclusterError:
         raise
     except Exception as error:
-        raise _incomplete(name, error) from error
+        raise _incomplete(name, error, entry) from error
     finally:
         logger.removeHandler(skipped)
     _widen(connection)
-    return Services(connection, name)
+    return Services(connection, name, entry)
 
 
-def _incomplete(name: str, error: Exception) -> CloudError:
+def _incomplete(name: str, error: Exception, entry: errors.Entry) -> CloudError:
     from keystoneauth1 import exceptions as ks
 
     if isinstance(error, ks.MissingRequiredOptions):
-        missing = ", ".join(option.dest for option in error.options)
+        missing = [str(option.dest) for option in error.options]
         return PermanentError(
-            f"cloud `{name}`: the credential is not complete: {missing} missing",
-            remedy="add it to clouds.yaml, or set OS_* (with a password, `source` the openrc file again)",
+            f"cloud `{name}`: the credential is not complete: {', '.join(missing)} missing",
+            remedy="; ".join(entry.add(word) for word in missing),
         )
     if isinstance(error, TypeError):
         # The SDK hands what stands under `auth:` to the plugin, as it is.
-        return PermanentError(f"cloud `{name}`: {error}", remedy="check the words under `auth:` in clouds.yaml")
-    return errors.from_exception(error, doing=f"cloud `{name}`")
+        return PermanentError(f"cloud `{name}`: {error}", remedy=f"check the words under `auth:` in {entry}")
+    return errors.from_login(error, doing=f"cloud `{name}`", entry=entry)
 
 
 class _Skipped(logging.Handler):
@@ -248,19 +289,25 @@ class _Skipped(logging.Handler):
         self.said = " ".join(record.getMessage().split())
 
 
-def _unknown(name: str, names: list[str], file: str | None, skipped: str) -> UsageError:
+def _unknown(name: str, names: list[str], file: str, skipped: str) -> UsageError:
     if skipped:
         return UsageError(f"there is no cloud `{name}`", remedy=f"mend the file: {skipped}")
-    if name in FROM_ENVIRONMENT:
-        return UsageError(
-            "there are no OS_* variables", remedy="`source` the project's openrc file, or name a cloud of clouds.yaml"
-        )
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or sorted(names)
     where = f" in {file}" if file else ""
-    known = ", ".join(f"`{n}`" for n in near)
-    remedy = f"there is {known}" if names else "get one from your cloud's dashboard (API access, clouds.yaml)"
-    if not file:
-        remedy = "no clouds.yaml was found (./, ~/.config/openstack/, /etc/openstack/, $OS_CLIENT_CONFIG_FILE)"
+    if names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or sorted(names)
+        remedy = f"there is {', '.join(f'`{n}`' for n in near)}"
+    elif file:
+        remedy = f"the file has no entry: {GET_ONE}"
+    else:
+        remedy = (
+            f"no clouds.yaml was found (./, ~/.config/openstack/, /etc/openstack/, $OS_CLIENT_CONFIG_FILE): {GET_ONE}"
+        )
+    if name in FROM_ENVIRONMENT:
+        entry = f", and no entry `{name}`{where}" if file else ""
+        return UsageError(
+            f"there are no OS_* variables{entry}",
+            remedy=f"`source` the project's openrc file, or name a cloud: {remedy}",
+        )
     return UsageError(f"there is no cloud `{name}`{where}", remedy=remedy)
 
 

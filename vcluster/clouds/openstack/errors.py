@@ -11,11 +11,13 @@ import email.utils
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 from vcluster.errors import CloudError, ConflictError, PermanentError, QuotaError, TemporaryError
 
-__all__ = ["from_answer", "from_exception", "retry_after", "words"]
+__all__ = ["Entry", "from_answer", "from_exception", "from_login", "retry_after", "words"]
 
 _QUOTA = re.compile(r"quota exceeded|exceeds? (?:allowed|available)|over limit of|allowed\) exceeded|overquota", re.I)
 _POOL = re.compile(r"no more ip addresses available|no more addresses available|ipaddressgenerationfailure", re.I)
@@ -23,7 +25,7 @@ _NO_WAY_OUT = re.compile(r"is not reachable from subnet", re.I)
 # Nova answers 400 where what a new server shall use went away or is held; a new look tells which.
 _GONE = re.compile(
     r"(?:port|volume|security group)(?: id)? '?[\w.-]+'? (?:could not be found|not found|is not found|is still in use)"
-    r"|failed to get volume|overlaps with another subnet|router already has a port on subnet",
+    r"|failed to get volume|overlaps with (?:another subnet|cidr)|router already has a port on subnet",
     re.I,
 )
 _NO_DISK = re.compile(r"volume-backed servers are allowed", re.I)
@@ -32,7 +34,56 @@ _QUOTED = re.compile(r"\S{100,}")
 _OVERLOAD = (408, 425, 500, 502, 503, 504)
 
 _MORE_ROOM = "delete what is not needed, ask for less in the spec, or ask the cloud's operator for more quota"
-_LOGIN_AGAIN = "get a new credential (or token) and try again; `openstack token issue` shows whether it works"
+_TAKEN = "token issue` (of the package python-openstackclient) shows whether the cloud takes it"
+_LOGIN_AGAIN = f"get a new credential (or token) and try again; `openstack --os-cloud NAME {_TAKEN}"
+_NETWORK = "is this computer's network up?"
+_ADDRESS = "check auth_url (OS_AUTH_URL): http or https, host and port"
+_NO_TLS = re.compile(r"wrong.version.number|http.request|record layer failure|unexpected.eof|eof occurred", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where the user wrote what a log-in needs, for its remedies. No secret is in it.
+
+    Args:
+        name: of the entry in clouds.yaml; empty for the ``OS_*`` variables.
+        file: the clouds.yaml; may be empty.
+        auth_url: as written, and perhaps with a user in it, which is left out.
+    """
+
+    name: str
+    file: str = ""
+    auth_url: str = ""
+
+    def __str__(self) -> str:
+        return f"entry `{self.name}` of {self.file or 'clouds.yaml'}" if self.name else "the OS_* variables"
+
+    def check(self) -> str:
+        """What to look at when nobody answers, or the wrong one."""
+        url = f" ({shown})" if (shown := _public(self.auth_url)) else ""
+        return (
+            f"check auth_url{url} in {self}: http or https, host, port; "
+            "then this computer's network, and whether a firewall or a VPN is between"
+        )
+
+    def again(self) -> str:
+        """What to look at when the credential is refused."""
+        client = f"openstack --os-cloud {self.name}" if self.name else "openstack"
+        return f"check user, password, project and their domains in {self}, or get a new credential; `{client} {_TAKEN}"
+
+    def add(self, word: str) -> str:
+        """How to write what is missing."""
+        if self.name:
+            return f"write `{word}: …` under `auth:` in {self}"
+        return f"set OS_{word.upper()}: `source` the project's openrc file again"
+
+
+def _public(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else ""
 
 
 def words(body: str) -> str:
@@ -109,8 +160,8 @@ def from_answer(  # noqa: PLR0911 (a table, as a chain of conditions)
     if status == 403:
         return PermanentError(
             f"{doing}: the credential may not do this: {said or 'forbidden'} (HTTP 403)",
-            remedy="its role in this project is too small: take one with the `member` role, "
-            "or an application credential that was not restricted",
+            remedy="the user needs the role `member` in this project (`reader` may only look); an application "
+            "credential needs it among its own roles, and no access rules that forbid this",
         )
     if status == 406:
         return PermanentError(text, remedy="this cloud's service is too old for that")
@@ -145,17 +196,22 @@ def from_exception(error: Exception, *, doing: str) -> CloudError:  # noqa: PLR0
     if isinstance(error, ks.HttpError):
         # Keystone's own answer, to the request for a token that goes before ours.
         body = error.response.text if error.response is not None else str(error)
+        if error.http_status == 404 and not body.lstrip().startswith("{"):
+            return PermanentError(f"{doing}: what answers there is no OpenStack: {words(body)}", remedy=_ADDRESS)
         if error.http_status in (401, 403, 404):  # 404: an application credential that was deleted
             said = words(body)
             return PermanentError(f"{doing}: the cloud does not accept the credential: {said}", remedy=_LOGIN_AGAIN)
         return from_answer(error.http_status or 500, body, doing=f"{doing}: asking for a token", reading=True)
     if isinstance(error, ks.SSLError):
+        if _NO_TLS.search(str(error)):
+            where = _why_not(str(error)).removeprefix(" from ")
+            return PermanentError(f"{doing}: the server speaks no https: {where}", remedy=_ADDRESS)
         return PermanentError(
             f"{doing}: the server's certificate is not trusted: {error}",
             remedy="name the certificate authority's file with `cacert:` in clouds.yaml, or OS_CACERT",
         )
     if isinstance(error, (ks.ConnectionError, ks.ConnectFailure)):
-        return TemporaryError(f"{doing}: no answer{_why_not(str(error))}", remedy="is this computer's network up?")
+        return TemporaryError(f"{doing}: no answer{_why_not(str(error))}", remedy=_NETWORK)
     if isinstance(error, (ks.EndpointNotFound, ks.CatalogException, sdk.ServiceDisabledException)):
         return PermanentError(
             f"{doing}: the cloud's catalogue has no such service here: {_first_line(error)}",
@@ -167,12 +223,34 @@ def from_exception(error: Exception, *, doing: str) -> CloudError:  # noqa: PLR0
     if isinstance(error, ks.DiscoveryFailure):
         if (reason := next(_reasons(error), None)) is not None:
             return from_exception(reason, doing=doing)
-        return PermanentError(
-            f"{doing}: what answers there is no OpenStack: {_first_line(error)}", remedy="check auth_url (OS_AUTH_URL)"
-        )
+        return PermanentError(f"{doing}: what answers there is no OpenStack: {_first_line(error)}", remedy=_ADDRESS)
     if isinstance(error, (ks.ClientException, sdk.SDKException)) or type(error) is Exception:
         return PermanentError(f"{doing}: {_first_line(error)}")
     raise error
+
+
+def from_login(error: Exception, *, doing: str, entry: Entry) -> CloudError:
+    """As :func:`from_exception`, for a log-in: the remedy names what the user wrote, and where.
+
+    Raises:
+        Exception: ``error`` itself, when it is none of the SDK's.
+    """
+    from keystoneauth1 import exceptions as ks
+
+    told = from_exception(error, doing=doing)
+    if told.remedy == _LOGIN_AGAIN:
+        return PermanentError(told.message, remedy=entry.again())
+    if isinstance(told, TemporaryError):
+        remedy = entry.check() if told.remedy == _NETWORK else told.remedy
+        return TemporaryError(told.message, remedy=remedy, delay=told.delay)
+    if missing := re.search(r"(\w+) is a required attribute", told.message):
+        return PermanentError(told.message, remedy=entry.add(missing.group(1)))
+    if isinstance(error, ks.HttpError) and not told.remedy and error.response is not None:
+        keystone = error.response.text.lstrip().startswith("{")
+        return PermanentError(told.message, remedy=entry.again() if keystone else entry.check())
+    if told.remedy == _ADDRESS:
+        return PermanentError(told.message, remedy=entry.check())
+    return told
 
 
 def _reasons(error: BaseException) -> Iterator[Exception]:

@@ -8,6 +8,7 @@ that old clouds work and new ones behave the same.
 from __future__ import annotations
 
 import email.utils
+import math
 import statistics
 import threading
 import time
@@ -85,21 +86,27 @@ class Clock:
             self._ahead = max(one for one in self._heard if one <= middle + AGREE)
 
 
-def repeated(call: Callable[[], T], sleep: Callable[[float], None]) -> T:
+def repeated(
+    call: Callable[[], T], sleep: Callable[[float], None], *, tries: int = TRIES, until: float = math.inf
+) -> T:
     """Run what changes nothing, or may be done twice, again for a few seconds while the cloud is in trouble.
+
+    Args:
+        tries: how often at most.
+        until: on the monotonic clock, in seconds: no further try begins after it.
 
     Raises:
         TemporaryError: it still is, or asks to be left alone for longer than this waits.
     """
-    tries = 0
+    done = 0
     while True:
-        tries += 1
+        done += 1
         try:
             return call()
         except TemporaryError as error:
-            if tries >= TRIES or error.delay > PATIENCE:
+            if done >= tries or error.delay > PATIENCE or time.monotonic() >= until:
                 raise
-            sleep(max(error.delay, backoff(tries) / 4))
+            sleep(max(error.delay, backoff(done) / 4))
 
 
 class Service:
