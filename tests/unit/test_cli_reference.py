@@ -6,7 +6,9 @@ import runpy
 from pathlib import Path
 
 import click
+import pytest
 
+from vcluster.cli import main
 from vcluster.commands import PROGRAM, help_page, names, summary_of
 from vcluster.commands.root import root
 
@@ -21,6 +23,21 @@ def test_the_page_is_what_the_tool_writes() -> None:
 def test_the_page_has_every_command() -> None:
     text = runpy.run_path(str(TOOL))["page"]()
     assert [name for name in names() if f"### {PROGRAM} {name}\n" not in text] == []
+
+
+def test_examples_stand_in_blocks_of_their_own() -> None:
+    text = runpy.run_path(str(TOOL))["page"]()
+    assert "```shell\n*/10 * * * * vcluster reap" in text
+    assert "```shell\nvcluster cp demo data.csv :data.csv\n```" in text
+    assert [mark for mark in ("\\b", "\b") if mark in text] == []
+
+
+def test_help_shows_examples_and_no_mark(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("reap", "cp", "ssh-config", "completion"):
+        assert main([name, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert "vcluster" in shown
+        assert [mark for mark in ("\\b", "\b") if mark in shown] == []
 
 
 def test_every_command_is_in_the_table_with_its_own_summary() -> None:

@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -46,14 +47,29 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only since
     """A time span: ``90``, ``90s``, ``15m``, ``2h``, ``1h30m``, ``2d``; seconds as a float."""
 
     name = "duration"
+    examples = "90, 90s, 15m, 2h, 1h30m or 2d"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds, more than none."""
         text = str(value).strip()
         seconds = spans.seconds(text)
         if seconds is None:
-            self.fail(f"'{clean(text)}' is no time span; write 90, 90s, 15m, 2h, 1h30m or 2d", param, ctx)
+            self.fail(f"'{clean(text)}' is no time span; write {self.examples}", param, ctx)
         return seconds
+
+
+class Lifetime(Duration):
+    """A time span that a cluster lives: as :class:`Duration`, but a bare number is refused, as in a spec."""
+
+    examples = "90m, 8h, 1h30m or 2d"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds, more than none."""
+        text = str(value).strip()
+        if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+            wrong = f"'{text}' is a number without a unit; a span of time is as 90m, 8h or 2d"
+            raise Misused(wrong, f"write {text}h for hours, {text}d for days", ctx)
+        return super().convert(value, param, ctx)
 
 
 def is_spec(word: str) -> bool:
@@ -108,7 +124,9 @@ def command(
     """A click command whose first line of help is its line in the table."""
 
     def wrap(function: Callable[..., Any]) -> click.Command:
-        text = f"{summary_of(name)}\n\n{inspect.cleandoc(function.__doc__ or '')}"
+        said = inspect.cleandoc(function.__doc__ or "")
+        # Docstrings are raw, and click knows an example by a real backspace.
+        text = f"{summary_of(name)}\n\n{said}".replace("\\b\n", "\b\n")
         return click.command(name, cls, help=text, short_help=summary_of(name), **settings)(function)
 
     return wrap

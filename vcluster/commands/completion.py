@@ -20,7 +20,7 @@ def completion_(shell: str | None) -> None:
     r"""By default for the shell of $SHELL. Names of clusters are completed too.
 
     \b
-    bash: vcluster completion bash > ~/.local/share/bash-completion/completions/vcluster
+    vcluster completion bash > ~/.local/share/bash-completion/completions/vcluster
     """
     name = shell or Path(os.environ.get("SHELL", "")).name
     found = get_completion_class(name) if name in SHELLS else None

@@ -15,6 +15,7 @@ from vcluster.commands.common import (
     YES,
     Duration,
     How,
+    Lifetime,
     cancelling,
     command,
     known_clusters,
@@ -65,7 +66,7 @@ def list_(mine: bool, how: How) -> None:
 
 @command("extend")
 @target_argument()
-@click.argument("span", metavar="TIME", type=Duration())
+@click.argument("span", metavar="TIME", type=Lifetime())
 @options(CLOUD, OWNER)
 def extend_(target: str, span: float, how: How) -> None:
     """TIME is as 4h or 2d, counted from when the cluster would expire, or from now when that is past. One that was
