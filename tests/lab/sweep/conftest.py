@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,13 +77,12 @@ def bed(neighbours: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
 
 
 @pytest.fixture
-def spec() -> str:
-    return spec_of(NAME)
-
-
-def chosen(sample: Sequence[int], everything: Sequence[int]) -> Sequence[int]:
-    """The sample, or with ``make soak`` all there are."""
-    return everything if SOAK else sample
+def spec(bed: Bed) -> Iterator[str]:
+    """The cluster's spec; whatever of it a failed test leaves is taken away, so that the next one shows its own."""
+    yield spec_of(NAME)
+    bed.proxy.reset()
+    if bed.machines() or bed.ports():
+        bed.worker.run("down", spec_of(NAME))
 
 
 def homes(count: int, factory: pytest.TempPathFactory) -> list[Path]:
