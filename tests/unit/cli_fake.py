@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from vcluster.errors import CancelledError, UsageError
@@ -142,6 +142,7 @@ class FakeCluster:
         self.on_event = on_event
         self.spec = spec
         self.cloud_name = cloud_name
+        self.cloud = SimpleNamespace(name=cloud_name)
         self.name = spec if isinstance(spec, str) else spec.name
         self.closed = False
 

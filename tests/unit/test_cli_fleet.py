@@ -64,7 +64,7 @@ def test_a_plan_says_where_and_what_it_takes(cloud: MemoryCloud, said: Callable[
     assert "  place: memory-project, as me\n" in text
     assert "  + create floating ip head\n" in text
     assert "  quota: instances: 3 asked, 0 used, 20 allowed\n" in text
-    assert text.endswith("  cost: 6 SU an hour, 48 SU until it expires\n")
+    assert text.endswith("  cost: 6 SU an hour (now 0 SU), 48 SU until it expires\n")
     told = json.loads(said("plan", "demo.yaml", "--json", code=10))
     assert told["place"] == "memory-project, as me"
     assert told["quota"] == [{"resource": "instances", "asked": 3, "used": 0, "limit": 20, "fits": True}]
@@ -73,9 +73,24 @@ def test_a_plan_says_where_and_what_it_takes(cloud: MemoryCloud, said: Callable[
 
 def test_a_plan_says_what_does_not_fit(cloud: MemoryCloud, said: Callable[..., str]) -> None:
     cloud.limits["instances"] = 2
-    assert "instances: 3 asked, 0 used, 2 allowed  DOES NOT FIT" in said("plan", "demo.yaml", code=10)
+    text = said("plan", "demo.yaml", code=10)
+    assert "instances: 3 asked, 0 used, 2 allowed  DOES NOT FIT\n  ! `vcluster up` would refuse this" in text
     said("up", "demo.yaml", code=3)
     assert cloud.resources() == []
+
+
+def test_a_plan_without_a_price_says_so(cloud: MemoryCloud, said: Callable[..., str]) -> None:
+    Path("demo.yaml").write_text(SPEC.replace('flavor: "*"', "flavor: other"))
+    text = said("plan", "demo.yaml", code=10)
+    assert text.endswith("  cost: unknown: a flavor has no known price; `prices:` in the spec sets one\n")
+    assert "would refuse" not in text
+
+
+def test_a_plan_tells_the_present_cost_only_where_it_differs(cloud: MemoryCloud, said: Callable[..., str]) -> None:
+    said("up", "demo.yaml")
+    assert "  cost: 6 SU an hour, 4" in said("plan", "demo.yaml")
+    said("stop", "demo", *ON)
+    assert "  cost: 6 SU an hour (now 3 SU), 4" in said("plan", "demo.yaml", code=10)
 
 
 def test_a_life_with_an_end(cloud: MemoryCloud, said: Callable[..., str]) -> None:

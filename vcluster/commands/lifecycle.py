@@ -26,6 +26,7 @@ from vcluster.commands.common import (
     target_argument,
 )
 from vcluster.commands.remedies import cloud_words, forgotten_cloud
+from vcluster.connect import DEFAULT_CLOUD
 from vcluster.console import clean, cost_text, duration
 
 if TYPE_CHECKING:
@@ -61,12 +62,12 @@ def plan_(target: str, how: How) -> int:
     of that, and what it costs. Exit code 0: nothing to do, 10: changes, as with `terraform plan -detailed-exitcode`.
     """
     with open_cluster(target, how.cloud, how.owner) as cluster:
-        name, view = cluster.name, cluster.plan()
-    how.result("plan", view.to_dict(), _plan_text(name, view))
+        name, view, priced = cluster.name, cluster.plan(), cluster.cloud.name != DEFAULT_CLOUD
+    how.result("plan", view.to_dict(), _plan_text(name, view, priced))
     return 0 if view.empty else CHANGES
 
 
-def _plan_text(name: str, view: PlanView) -> str:
+def _plan_text(name: str, view: PlanView, priced: bool) -> str:
     what = "nothing to do" if view.empty else _count(len(view.actions), "action")
     lines = [f"{clean(name)}: {what}", *action_lines(view)]
     lines += [f"  … waiting for {clean(phrase)}" for phrase in view.waiting]
@@ -75,9 +76,14 @@ def _plan_text(name: str, view: PlanView) -> str:
     if view.place:
         lines.append(f"  place: {clean(view.place)}")
     lines += [f"  quota: {clean(need)}{'' if need.fits else '  DOES NOT FIT'}" for need in view.quota]
+    if not all(need.fits for need in view.quota):
+        lines.append("  ! `vcluster up` would refuse this, unless what min_count asks for fits")
     if (cost := view.cost) is not None:
+        now = "" if cost.now == cost.per_hour else f" (now {cost_text(cost.now, cost.unit)})"
         total = "" if cost.total is None else f", {cost_text(cost.total, cost.unit)} until it expires"
-        lines.append(f"  cost: {cost_text(cost.per_hour, cost.unit)} an hour{total}")
+        lines.append(f"  cost: {cost_text(cost.per_hour, cost.unit)} an hour{now}{total}")
+    elif priced:
+        lines.append("  cost: unknown: a flavor has no known price; `prices:` in the spec sets one")
     return "\n".join(lines)
 
 
