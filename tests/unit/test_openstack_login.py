@@ -163,6 +163,14 @@ def test_an_empty_clouds_yaml_has_no_defaults(fake: FakeCloud, name: str, text: 
     assert "`defaults`" not in caught.value.remedy
 
 
+@pytest.mark.parametrize("text", ["clouds: {js2: }", "clouds: {js2: words}", "clouds: {js2: {auth: }}"])
+def test_an_entry_without_anything_in_it(fake: FakeCloud, text: str) -> None:
+    Path("clouds.yaml").write_text(text)
+    with pytest.raises(PermanentError, match="cloud `js2`") as caught:
+        OpenStackCloud.connect("js2")
+    assert "`auth:`" in caught.value.remedy
+
+
 def test_an_entry_that_is_called_defaults(fake: FakeCloud) -> None:
     file = Path("clouds.yaml")
     file.write_text(file.read_text().replace("js2:", "defaults:"))

@@ -272,6 +272,11 @@ def _incomplete(name: str, error: Exception, entry: errors.Entry) -> CloudError:
             f"cloud `{name}`: the credential is not complete: {', '.join(missing)} missing",
             remedy="; ".join(entry.add(word) for word in missing),
         )
+    if isinstance(error, AttributeError):
+        # The SDK takes an entry for a mapping, whatever it is.
+        return PermanentError(
+            f"cloud `{name}`: {entry} is empty, or no mapping", remedy=f"it needs `auth:` with its words; {GET_ONE}"
+        )
     if isinstance(error, TypeError):
         # The SDK hands what stands under `auth:` to the plugin, as it is.
         return PermanentError(f"cloud `{name}`: {error}", remedy=f"check the words under `auth:` in {entry}")
