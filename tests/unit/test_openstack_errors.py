@@ -54,6 +54,7 @@ TABLE: list[tuple[str, int, str, type[CloudError], str]] = [
     ("a volume that went", 400, nova("badRequest", "Block Device Mapping is Invalid: failed to get volume 77."), ConflictError, "77"),
     ("a network that went", 404, neutron("NetworkNotFound", "Network 1 could not be found."), ConflictError, "could not be found"),
     ("a twin's subnet", 400, neutron("InvalidInput", "Requested subnet with cidr: 10.0.0.0/24 for network: 1 overlaps with another subnet."), ConflictError, "overlaps"),
+    ("a twin's subnet on the same router", 400, neutron("BadRequest", "Bad router request: Cidr 10.0.0.0/24 of subnet 1 overlaps with cidr 10.0.0.0/24 of subnet 2."), ConflictError, "overlaps"),
     ("no such image", 400, nova("badRequest", "Can not find requested image"), PermanentError, "requested image"),
     ("no such zone", 400, nova("badRequest", "The requested availability zone is not available"), PermanentError, "availability zone"),
     ("a flavor without a disk", 403, nova("forbidden", "Only volume-backed servers are allowed for flavors with zero disk.", 403), PermanentError, "root_disk"),
