@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec, WorkerGroup
 
-__all__ = ["TABLE", "Change", "ChangeKind", "spec_changes"]
+__all__ = ["TABLE", "Change", "ChangeKind", "remedies", "spec_changes"]
 
 
 class ChangeKind(StrEnum):
@@ -104,8 +104,35 @@ class Change:
 
 
 def _short(value: Any) -> str:
-    text = "(none)" if value is None else str(value)
-    return text if len(text) <= 40 and text.isprintable() else "(a long text)"
+    text = _spelled(value)
+    return text if len(text) <= 60 and text.isprintable() else "(a long text)"
+
+
+def _spelled(value: Any) -> str:
+    """A value as one writes it into a spec, without the fields that say nothing."""
+    match value:
+        case None | "" | []:
+            return "not set"
+        case bool():
+            return "true" if value else "false"
+        case dict():
+            said = {key: each for key, each in value.items() if each not in (None, "", [], {})}
+            return "{" + ", ".join(f"{key}: {_spelled(each)}" for key, each in said.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(_spelled, value)) + "]"
+        case _:
+            return str(value)
+
+
+def remedies(changes: Sequence[Change]) -> str:
+    """What to do about each of several changes, a line each where they differ; empty where all are allowed."""
+    fields: dict[str, list[str]] = {}
+    for change in changes:
+        if change.remedy:
+            fields.setdefault(change.remedy, []).append(change.field)
+    if len(fields) <= 1:
+        return "".join(fields)
+    return "".join(f"\n  {', '.join(names)}: {remedy}" for remedy, names in fields.items())
 
 
 def spec_changes(old: ClusterSpec, new: ClusterSpec) -> list[Change]:
@@ -123,6 +150,8 @@ def _resolved(spec: ClusterSpec) -> dict[str, Any]:
     data = spec.canonical()
     groups: dict[str, WorkerGroup] = {group.name: group for group in spec.workers}
     data["workers"] = {name: {**_plain(group), "max_count": group.maximum} for name, group in groups.items()}
+    if isinstance(data.get("head"), dict) and data["head"].get("flavor") is not None:
+        data["head"] = {**data["head"], "flavor": _size(data["head"]["flavor"])}
     data["users"] = {user["name"]: user for user in data["users"]}
     return data
 

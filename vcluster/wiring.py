@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcluster.actions import NOTE_SPEC, Goal, Power
-from vcluster.changes import ChangeKind, spec_changes
+from vcluster.changes import ChangeKind, remedies, spec_changes
 from vcluster.clouds.base import Cloud, Notify
 from vcluster.errors import PermanentError, Problem, SpecError, UsageError, VclusterError
 from vcluster.expiry import lifetime_notes
@@ -138,7 +138,7 @@ def check_changes(spec: ClusterSpec, observed: Observed, folder: Folder) -> None
         lines = "".join(f"\n  {change}" for change in refused)
         raise UsageError(
             f"{spec.name} exists already, made from another spec:{lines}",
-            remedy=refused[0].remedy or "take the cluster down and up again, or give the new one another name",
+            remedy=remedies(refused) or "take the cluster down and up again, or give the new one another name",
         )
 
 

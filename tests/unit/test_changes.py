@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vcluster.changes import TABLE, ChangeKind, spec_changes
+from vcluster.changes import TABLE, ChangeKind, remedies, spec_changes
 from vcluster.spec import ClusterSpec, FlavorSpec, PriceSpec
 from vcluster.spec_docs import sections
 
@@ -87,3 +87,29 @@ def test_old_and_new_values() -> None:
     assert str(change) == "workers[a].count: 2 → 3: changed in place"
     (removed,) = spec_changes(spec("users: [{name: al}]"), spec())
     assert removed.new is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("", "head: {flavor: {cpus: 2, memory: 4G, disk: 20G}}", "small → {cpus: 2, memory: 4096M, disk: 20G}"),
+        ("users: [{name: al}]", "users: [{name: al, sudo: true}]", "false → true"),
+        ("", "users: [{name: al}]", "not set → {name: al, sudo: false}"),
+        ("", "packages: [gcc, make]", "not set → [gcc, make]"),
+        ("", "setup: {head: '#!/bin/sh'}", "not set → #!/bin/sh"),
+        ("", f"packages: [{'g' * 70}]", "not set → (a long text)"),
+    ],
+)
+def test_values_are_shown_as_in_a_spec(old: str, new: str, expected: str) -> None:
+    (change,) = spec_changes(spec(old), spec(new))
+    assert str(change) == f"{change.field}: {expected}: refused"
+
+
+def test_each_change_has_its_own_remedy() -> None:
+    again = "take the cluster down and up again, or give the new one another name"
+    changes = spec_changes(spec(GROUP), spec(GROUP.replace("4", "5") + "\npackages: [gcc]\nhead: {flavor: large}"))
+    told = remedies(changes)
+    assert f"head.flavor, packages: {again}" in told
+    assert "\n  workers[a].max_count: set max_count: 4 to keep the cluster's room" in told
+    assert remedies([change for change in changes if change.field == "packages"]) == again
+    assert remedies(spec_changes(spec(GROUP), spec(GROUP.replace("2", "3")))) == ""
