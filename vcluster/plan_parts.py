@@ -102,7 +102,9 @@ def _extra(seen: Observed, chosen: Mapping[PartKey, Part], wanted: set[PartKey])
         if key not in wanted:
             yield delete_part(part, "not needed")
         elif counts is not part and part.used_by not in users and not _beside(part, counts):
-            yield delete_part(part, "a twin")
+            # A router takes no second leg into one range of addresses: the one that counts waits for this one's end.
+            early = Wave.REPAIR if part.kind is PartKind.GATEWAY else None
+            yield delete_part(part, "a twin", wave=early)
 
 
 def _beside(part: Part, counts: Part | None) -> bool:

@@ -12,6 +12,7 @@ import yaml
 from openstack_kit import GLANCE, FakeCloud, cloud, connected, fake, token
 
 from vcluster.clouds.openstack import OpenStackCloud, errors
+from vcluster.clouds.openstack.rest import TRIES
 from vcluster.errors import (
     CloudError,
     ConflictError,
@@ -153,7 +154,7 @@ def test_a_read_ends_after_some_tries(fake: FakeCloud, cloud: OpenStackCloud) ->
     fake.nova("GET", "/flavors/detail", status_code=503)
     with pytest.raises(TemporaryError, match="list flavors"):
         cloud.flavor("m3.tiny")
-    assert len(fake.asked("GET", "/flavors/detail")) == 5
+    assert len(fake.asked("GET", "/flavors/detail")) == TRIES
 
 
 def test_a_lost_answer_is_weather(fake: FakeCloud, cloud: OpenStackCloud) -> None:

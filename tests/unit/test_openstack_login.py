@@ -11,7 +11,7 @@ import requests_mock
 from openstack_kit import KEYSTONE, FakeCloud, cloud, connected, fake, token
 
 from vcluster.clouds.openstack import OpenStackCloud
-from vcluster.clouds.openstack.connect import LOGIN_PATIENCE, LOGIN_TIMEOUT
+from vcluster.clouds.openstack.connect import LOGIN_PATIENCE, LOGIN_TIMEOUT, LOGIN_TRIES
 from vcluster.clouds.openstack.rest import TIMEOUT, repeated
 from vcluster.errors import CloudError, PermanentError, TemporaryError, UsageError
 
@@ -97,7 +97,7 @@ def test_keystone_is_down(fake: FakeCloud, cloud: OpenStackCloud) -> None:
     fake.login(status_code=503)
     with pytest.raises(TemporaryError, match="asking for a token"):
         cloud.ref("demo")
-    assert len(fake.asked("POST", "/auth/tokens")) == 3
+    assert len(fake.asked("POST", "/auth/tokens")) == LOGIN_TRIES
 
 
 def test_keystone_was_down_for_a_moment(fake: FakeCloud, cloud: OpenStackCloud) -> None:

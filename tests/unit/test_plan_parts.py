@@ -329,6 +329,24 @@ def test_waves_free_in_the_order_that_clouds_ask_for(network: Network | None) ->
     assert [action.wave for action in actions] == sorted(action.wave for action in actions)
 
 
+@pytest.mark.parametrize("attached", [True, False])
+def test_a_twins_leg_on_the_router_goes_before_the_one_that_counts_is_tried_again(*, attached: bool) -> None:
+    """The router takes no second leg into the same addresses, whether it shows the first one or not."""
+    goal = goal_for(None, Power.RUNNING, 20)
+    world = FullWorld(Observed(), goal)
+    assert world.run().empty
+    seen = world.look()
+    legs = [part for part in seen.parts if part.kind is PartKind.GATEWAY]
+    waiting = replace(legs[0], ready=False, used_by="")
+    router = legs[0].used_by if attached else ""
+    twin = replace(waiting, uuid="twin", network="other" if attached else legs[0].network, used_by=router, created=NOW)
+    others = tuple(part for part in seen.parts if part.kind is not PartKind.GATEWAY)
+    current = plan(goal, replace(seen, parts=(*others, waiting, twin)), ME, NOW)
+    assert [str(action) for action in current.first_wave()] == ["delete gateway gateway: a twin"]
+    assert [action.uuids for action in current.first_wave()] == [("twin",)]
+    assert [action.uuids for action in current.actions if action.verb is Verb.CREATE_PART] == [(waiting.uuid,)]
+
+
 def test_the_first_plan_shows_the_whole_way_around() -> None:
     goal = goal_for(None, Power.RUNNING, 20)
     verbs = [str(action) for action in plan(goal, Observed(), ME, NOW).actions]

@@ -47,8 +47,8 @@ CONNECTIONS = 64
 LOGIN_TIMEOUT = 12.0
 """Seconds without a byte until Keystone counts as not answering. A log-in that waits most often has a wrong address."""
 
-LOGIN_TRIES = 3
-"""How often a log-in is tried."""
+LOGIN_TRIES = 6
+"""How often a log-in is tried, where the tries fail at once."""
 
 LOGIN_PATIENCE = 30.0
 """Seconds after which no further try begins. One try may be two requests: for Keystone's versions, and for a token."""

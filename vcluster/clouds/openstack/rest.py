@@ -38,8 +38,18 @@ GONE = (404,)
 NOT_HERE = (403, 404)
 """What says that a user has none of a kind: the cloud does not offer it, or not to this user."""
 
-TRIES = 5
-"""How often a call that may be repeated is tried here, before the loop above sees the failure."""
+TRIES = 8
+"""How often a call that may be repeated is tried here, before the loop above sees the failure.
+
+What is asked before the loop begins (flavors, quota, the network) has these tries alone: where every fifth answer is
+faulty, five of them lost one run in a hundred.
+"""
+
+NOT_DONE = 5
+"""How often a call is made whose refusal says that it did nothing: too many requests, or a token that is not known."""
+
+TRYING = 60.0
+"""Seconds after which no further try begins: a service that answers nobody is told of sooner than one that stumbles."""
 
 PATIENCE = 10.0
 """Seconds: a longer ``Retry-After`` is the loop's matter, which can be cancelled meanwhile."""
@@ -89,7 +99,7 @@ class Clock:
 def repeated(
     call: Callable[[], T], sleep: Callable[[float], None], *, tries: int = TRIES, until: float = math.inf
 ) -> T:
-    """Run what changes nothing, or may be done twice, again for a few seconds while the cloud is in trouble.
+    """Run what changes nothing, or may be done twice, again for a while if the cloud is in trouble.
 
     Args:
         tries: how often at most.
@@ -198,7 +208,7 @@ class Service:
     # Inside ----------------------------------------------------------------------------------------------------
 
     def _repeat(self, call: Callable[[], Json]) -> Json:
-        return repeated(lambda: self._once(call), self._sleep)
+        return repeated(lambda: self._once(call), self._sleep, until=time.monotonic() + TRYING)
 
     def _once(self, call: Callable[[], Json]) -> Json:
         """The call, again only where the cloud said that it did nothing: it counts calls, or mistrusts our token.
@@ -212,7 +222,7 @@ class Service:
             try:
                 return call()
             except _NotDoneError as refused:
-                if tries >= TRIES or refused.delay > PATIENCE:
+                if tries >= NOT_DONE or refused.delay > PATIENCE:
                     raise refused.error from None
                 self._sleep(max(refused.delay, backoff(tries) / 4))
 
