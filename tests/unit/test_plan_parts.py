@@ -339,7 +339,8 @@ def test_a_twins_leg_on_the_router_goes_before_the_one_that_counts_is_tried_agai
     legs = [part for part in seen.parts if part.kind is PartKind.GATEWAY]
     waiting = replace(legs[0], ready=False, used_by="")
     router = legs[0].used_by if attached else ""
-    twin = replace(waiting, uuid="twin", network="other" if attached else legs[0].network, used_by=router, created=NOW)
+    twin = replace(waiting, uuid="twin", network="other" if attached else legs[0].network, used_by=router)
+    twin = replace(twin, created=waiting.created + 1)
     others = tuple(part for part in seen.parts if part.kind is not PartKind.GATEWAY)
     current = plan(goal, replace(seen, parts=(*others, waiting, twin)), ME, NOW)
     assert [str(action) for action in current.first_wave()] == ["delete gateway gateway: a twin"]
