@@ -50,7 +50,7 @@ bench: $(VENV)/.dev
 	$(BIN)/pytest --timeout 300 tests/bench
 
 vm: deps deps-lab
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadgroup -m vm --timeout 1500 --durations 10 tests/vm tests/lab
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadscope -m vm --timeout 1500 --durations 10 tests/vm tests/lab
 
 # Flags by LAB=, such as LAB="--machines qemu".
 lab: deps-lab
@@ -58,7 +58,7 @@ lab: deps-lab
 
 # Labs side by side, some for the tests among neighbours. Of the long sweeps a fixed sample; "make soak" is all of them.
 lab-test: deps-lab
-	$(BIN)/pytest -n 3 --dist loadgroup -m 'not vm and not browser' --timeout 600 --durations 10 tests/lab
+	$(BIN)/pytest -n 3 --dist loadscope -m 'not vm and not browser' --timeout 600 --durations 10 tests/lab
 	$(BIN)/pytest -m lab --timeout 600 tests/bench
 
 soak: export VCLUSTER_SOAK = 1
