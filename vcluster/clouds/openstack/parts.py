@@ -22,6 +22,9 @@ __all__ = ["PartMaker"]
 
 SSH = 22
 
+TAKEN = "already has a port on subnet"
+"""Of Neutron's answer when something on a router has, or once had for a moment, an address in the subnet."""
+
 
 class PartMaker:
     """Makes parts.
@@ -93,7 +96,15 @@ class PartMaker:
             old = _made(pictures.gateway(ref, told))
             self._known.made(ref, old.uuid)
         path = f"/routers/{router}/add_router_interface"
-        service.put(path, {"port_id": old.uuid}, doing="attach the subnet to its router")
+        try:
+            service.put(path, {"port_id": old.uuid}, doing="attach the subnet to its router")
+        except ConflictError as error:
+            if TAKEN in str(error):
+                # Two legs attached at the same moment that overlap are both refused, and Neutron keeps the record of
+                # ours (l3_db._add_router_port): it never attaches this port, and takes another. An attached one stays:
+                # a router's port is not deleted in this way.
+                service.delete(f"/ports/{old.uuid}", doing="delete the port that is half attached")
+            raise
         return replace(old, ready=True, used_by=router)
 
     def _security_group(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
