@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import Scheduling
 
 pytest_plugins = ["tests.lab.fixtures", "tests.lab.qemu.lab_qemu_fixtures"]
+
+# On a busy machine an example takes as long as it takes; the rest as hypothesis has it, here or under CI.
+settings.register_profile("patient", parent=settings(), deadline=None)
+settings.load_profile("patient")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
