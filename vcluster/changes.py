@@ -67,11 +67,44 @@ TABLE: Mapping[str, ChangeKind] = MappingProxyType(
         "availability_zone": _REFUSED,
         "expires": _IN_PLACE,
         "grace_period": _IN_PLACE,
+        # The head keeps its own copies of these from the first boot; people come and go with `vcluster users`.
+        "jupyterhub.domain": _REFUSED,
+        "jupyterhub.email": _REFUSED,
+        "jupyterhub.allow_from": _REFUSED,
+        "jupyterhub.auth.method": _REFUSED,
+        "jupyterhub.auth.password": _REFUSED,
+        "jupyterhub.auth.admin_password": _REFUSED,
+        "jupyterhub.auth.client_id": _REFUSED,
+        "jupyterhub.auth.client_secret": _REFUSED,
+        "jupyterhub.auth.allow.users": _REFUSED,
+        "jupyterhub.auth.allow.organizations": _REFUSED,
+        "jupyterhub.auth.allow.groups": _REFUSED,
+        "jupyterhub.auth.allow.domains": _REFUSED,
+        "jupyterhub.auth.options": _REFUSED,
+        "jupyterhub.people.csv": _REFUSED,
+        "jupyterhub.people.count": _REFUSED,
+        "jupyterhub.people.prefix": _REFUSED,
+        "jupyterhub.people.quota": _REFUSED,
+        "jupyterhub.instructors": _REFUSED,
+        "jupyterhub.admins": _REFUSED,
+        "jupyterhub.profiles": _REFUSED,
+        "jupyterhub.cpu_oversubscribe": _REFUSED,
+        "jupyterhub.environment.packages": _REFUSED,
+        "jupyterhub.environment.requirements": _REFUSED,
+        "jupyterhub.repository.url": _REFUSED,
+        "jupyterhub.repository.branch": _REFUSED,
+        "jupyterhub.repository.folder": _REFUSED,
+        "jupyterhub.idle.server": _REFUSED,
+        "jupyterhub.idle.kernel": _REFUSED,
+        "jupyterhub.idle.longest": _REFUSED,
+        "jupyterhub.class_size": _REFUSED,
         # Figures for people alone: no machine has them.
         "prices": _IN_PLACE,
     }
 )
 """Every field of the spec; ``[]`` stands for any item of a list. A test keeps it complete."""
+
+_PEOPLE = ("jupyterhub.people.csv", "jupyterhub.people.count", "jupyterhub.instructors", "jupyterhub.admins")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +130,8 @@ class Change:
             return ""
         if self.field.endswith(".max_count") and isinstance(self.old, int):
             return f"set max_count: {self.old} to keep the cluster's room; for another, take it down and up again"
+        if self.field.startswith(_PEOPLE):
+            return "vcluster users adds and removes people while the cluster runs"
         return "take the cluster down and up again, or give the new one another name"
 
     def __str__(self) -> str:
