@@ -99,6 +99,7 @@ class BringUp(Outlook):
         observed = glance.observed
         check_changes(spec, observed, self.folder)
         goal = self._goal(spec, observed, replace_uuids=order.replace_uuids, keep_failed=order.keep_failed)
+        self._check_class(spec, goal)
         goal = self._within_quota(goal, observed, allowances)
         self._check_user_data(spec, goal, observed)
         agreed = self._ask(goal, observed, order.confirm)

@@ -33,6 +33,9 @@ class GroupCapacity:
         each: how many notebooks fit onto a worker.
         by_cpu: how many would, for the processors alone.
         by_memory: likewise for the memory, without what the machine keeps for itself.
+        cpus: processors of a notebook.
+        memory: MiB of a notebook.
+        kept: MiB that each machine keeps for itself.
     """
 
     group: str
@@ -41,6 +44,9 @@ class GroupCapacity:
     each: int
     by_cpu: int
     by_memory: int
+    cpus: int
+    memory: int
+    kept: int
 
     @property
     def total(self) -> int:
@@ -48,10 +54,12 @@ class GroupCapacity:
         return self.workers * self.each
 
     def __str__(self) -> str:
-        limit = "memory" if self.by_memory < self.by_cpu else "processors"
+        limit = "memory is" if self.by_memory < self.by_cpu else "processors are"
         workers = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
-        return f"{self.group}: {workers} × {self.each} of profile {self.profile} ({limit} are the limit)".replace(
-            "memory are", "memory is"
+        notebook = f"{self.cpus} cpu{'' if self.cpus == 1 else 's'} and {self.memory} MiB each"
+        keeps = f"a worker keeps {self.kept} MiB for itself"
+        return (
+            f"{self.group}: {workers} × {self.each} of profile {self.profile}, {notebook} ({limit} the limit; {keeps})"
         )
 
 
@@ -75,6 +83,7 @@ class Capacity:
         class_size: how many there shall be.
         fits: whether they fit.
         proposals: what would make them fit; empty where they do, and where only other flavors would help.
+        others: what would fit in place of a group's notebooks: the further profiles of groups, each alone.
     """
 
     total: int
@@ -82,6 +91,7 @@ class Capacity:
     class_size: int
     fits: bool
     proposals: tuple[Proposal, ...] = ()
+    others: tuple[GroupCapacity, ...] = ()
 
     @property
     def room(self) -> int:
@@ -116,18 +126,29 @@ def capacity(spec: ClusterSpec, slots: Sequence[Slot]) -> Capacity | None:
         return None
     flavors = {slot.group: slot.flavor for slot in reversed(slots) if slot.role is Role.WORKER}
     counts = {group.name: group.count for group in spec.workers}
-    profiles = {group_of(spec, profile): profile for profile in reversed(hub.profiles)}
-    order = list(dict.fromkeys(group_of(spec, profile) for profile in hub.profiles))
-    groups = []
-    for name in order:
+    groups: list[GroupCapacity] = []
+    others: list[GroupCapacity] = []
+    for profile in hub.profiles:
+        name = group_of(spec, profile)
         if name not in flavors:
-            continue
-        cpu, memory = per_node(flavors[name], profiles[name], hub.cpu_oversubscribe)
-        groups.append(GroupCapacity(name, profiles[name].name, counts[name], min(cpu, memory), cpu, memory))
+            continue  # a group without room for any worker
+        cpu, memory = per_node(flavors[name], profile, hub.cpu_oversubscribe)
+        found = GroupCapacity(
+            group=name,
+            profile=profile.name,
+            workers=counts[name],
+            each=min(cpu, memory),
+            by_cpu=cpu,
+            by_memory=memory,
+            cpus=profile.cpus,
+            memory=profile.memory,
+            kept=flavors[name].memory - int(flavors[name].memory * SLURM_MEMORY),
+        )
+        (others if any(group.group == name for group in groups) else groups).append(found)
     wanted, total = class_size(spec), sum(group.total for group in groups)
     fits = wanted <= total
     proposals = () if fits else tuple(_proposals(groups, wanted - total, hub.cpu_oversubscribe))
-    return Capacity(total, tuple(groups), wanted, fits, proposals)
+    return Capacity(total, tuple(groups), wanted, fits, proposals, tuple(others))
 
 
 def _proposals(groups: Iterable[GroupCapacity], absent: int, shared: int) -> Iterator[Proposal]:
@@ -169,7 +190,7 @@ def refuse_too_large(spec: ClusterSpec, found: Capacity | None) -> None:
 
 def _hopeless(spec: ClusterSpec, found: Capacity) -> Iterator[Problem]:
     hub = spec.jupyterhub
-    for group in found.groups:
+    for group in (*found.groups, *found.others):
         if group.each or hub is None:
             continue
         index = next(n for n, profile in enumerate(hub.profiles) if profile.name == group.profile)

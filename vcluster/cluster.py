@@ -94,6 +94,7 @@ class Cluster(Lifecycle):
             self._can_ask_now(observed)  # what it was made of may lie on its head alone
         check_changes(spec, observed, self.folder)
         goal = self._goal(spec, observed)
+        self._check_class(spec, goal)
         self._check_images(spec, goal, observed)
         self._check_user_data(spec, goal, observed)
         return self._view(spec, goal, self._foresee(goal, observed), observed)

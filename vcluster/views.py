@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vcluster.actions import Action, Plan
+from vcluster.capacity import Capacity
 from vcluster.clouds.base import ClusterSummary
 from vcluster.expiry import expiry_of
 from vcluster.model import ClusterRef, Endpoint, Health, MachineState, Observed, PartKind, Role, Slot
@@ -45,6 +46,7 @@ class PlanView:
         place: where it would be done: the project's name, the region, and who asks.
         quota: what it needs of the project's quota.
         cost: what it costs; None when that is not known.
+        notebooks: how many fit, with a Hub.
     """
 
     actions: tuple[PlannedAction, ...]
@@ -53,6 +55,7 @@ class PlanView:
     place: str = ""
     quota: tuple[Need, ...] = ()
     cost: Cost | None = None
+    notebooks: Capacity | None = None
 
     @property
     def empty(self) -> bool:

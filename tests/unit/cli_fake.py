@@ -33,6 +33,7 @@ class PlanView:
     place: str = ""
     quota: tuple[Any, ...] = ()
     cost: Any = None
+    notebooks: Any = None
 
     @property
     def empty(self) -> bool:

@@ -78,6 +78,10 @@ def _plan_text(name: str, view: PlanView, priced: bool) -> str:
     lines += [f"  quota: {clean(need)}{'' if need.fits else '  DOES NOT FIT'}" for need in view.quota]
     if not all(need.fits for need in view.quota):
         lines.append("  ! `vcluster up` would refuse this, unless what min_count asks for fits")
+    if (found := view.notebooks) is not None:
+        lines.append(f"  notebooks: {found}")
+        lines += [f"    {clean(group)}" for group in found.groups]
+        lines += [f"    or {clean(group)}" for group in found.others]
     if (cost := view.cost) is not None:
         now = "" if cost.now == cost.per_hour else f" (now {cost_text(cost.now, cost.unit)})"
         total = "" if cost.total is None else f", {cost_text(cost.total, cost.unit)} until it expires"
