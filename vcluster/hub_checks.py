@@ -49,7 +49,8 @@ _WORD = r"[A-Za-z0-9][A-Za-z0-9._:@ -]{0,127}"
 _VERSIONS = r"(===|==|>=|<=|~=|!=|<|>) ?[A-Za-z0-9][A-Za-z0-9.*+!_-]{0,63}"
 _PACKAGE = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?(\[[A-Za-z0-9._, -]{1,200}\])?"
 _REQUIREMENT = rf"{_PACKAGE} ?({_VERSIONS}( ?, ?{_VERSIONS}){{0,5}})?"
-_MARKER = r"( ?; ?[A-Za-z0-9_.'\"<>=!~() ]{1,200})?"
+_CONDITION = r"[a-z_]{2,40} ?(==|!=|>=|<=|~=|<|>| in | not in ) ?(\"[A-Za-z0-9._ -]{1,60}\"|'[A-Za-z0-9._ -]{1,60}')"
+_MARKER = rf"( ?; ?{_CONDITION}( (and|or) {_CONDITION}){{0,5}})?"
 
 LEAST_NOTEBOOK = 384
 """MiB below which a server with one kernel does not start reliably: they take about 170 with nothing loaded."""

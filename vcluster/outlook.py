@@ -16,6 +16,7 @@ from vcluster.errors import PermanentError, UsageError
 from vcluster.events import EventHandler
 from vcluster.expiry import expiry_of
 from vcluster.folder import Folder
+from vcluster.frontdoor import check_domain
 from vcluster.model import Allowance, ClusterRef, Endpoint, Flavor, MachineState, Observed, Slot
 from vcluster.plan import plan
 from vcluster.preview import samples
@@ -185,9 +186,13 @@ class Outlook(Runner):
     def _check_class(self, spec: ClusterSpec, goal: Goal) -> None:
         """Say before anything is made that a class cannot fit. Who makes workers fewer later is only warned.
 
+        A domain that shall point at an address which is known before is looked up as well.
+
         Raises:
             SpecError: names the field, and worker counts at which it would fit.
         """
+        if spec is self._given and spec.access.floating_ip:
+            check_domain(spec, spec.access.floating_ip)
         found = capacity(spec, goal.slots)
         if spec is self._given:
             refuse_too_large(spec, found)

@@ -226,16 +226,17 @@ def _header(cells: Sequence[str]) -> list[str]:
 def _row(cells: dict[str, str], line: int, rows: list[Row], wrong: list[_Wrong]) -> None:
     name, email, login, key = (cells.get(column, "") for column in ("name", "email", "login", "key"))
     before = len(wrong)
+    twin = next((row for row in rows if row.name == name), None)
+    legal = False
     if not name:
         wrong.append((line, "has no name", "a login name first: lower-case letters and digits"))
+    elif twin:
+        wrong.append((line, f"{show(name)} stands in line {twin.line} already", "give each person one line"))
     else:
         try:
-            person_name(name)
+            legal = bool(person_name(name))
         except RefusedError as refusal:
             wrong += ((line, trouble.message, trouble.remedy) for trouble in refusal.troubles)
-        twin = next((row for row in rows if row.name == name), None)
-        if twin:
-            wrong.append((line, f"{show(name)} stands in line {twin.line} already", "give each person one line"))
     if email and not re.fullmatch(EMAIL[1:-1], email):
         wrong.append((line, f"must be an e-mail address, got {show(email)}", "leave it empty for none"))
     if login and not re.fullmatch(LOGIN, login):
@@ -252,7 +253,7 @@ def _row(cells: dict[str, str], line: int, rows: list[Row], wrong: list[_Wrong])
             wrong += ((line, f"the key {trouble.message}", trouble.remedy) for trouble in refusal.troubles)
     if len(wrong) == before:
         rows.append(Row(name, email, login, key, line))
-    elif name and all(row.name != name for row in rows):
+    elif legal:
         # Still there, so that a second one of the same name is told as well.
         rows.append(Row(name, "", "", "", line))
 

@@ -60,7 +60,8 @@ def one_place(data: Any) -> list[Trouble]:
     given = [key for key in ("env", "file") if _get(data, key) is not None]
     if len(given) == 2:
         return [Trouble(("file",), "is given beside env", "leave one of the two out", key=True)]
-    return [] if given else [Trouble((), "must be {env: NAME} or {file: path}", "name one of the two")]
+    known = not isinstance(data, Mapping) or not data
+    return [Trouble((), "must be {env: NAME} or {file: path}", "name one of the two")] if not given and known else []
 
 
 def users_unless_ruled(data: Any) -> Any:
@@ -105,6 +106,8 @@ def _options(data: Any, method: str) -> Iterator[Trouble]:
             yield Trouble(("options", str(key)), f"is no option of method {method}", remedy, key=True)
         elif key in _ADDRESSES and isinstance(value, str) and not value.startswith("https://"):
             yield Trouble(("options", str(key)), f"must be an https:// address, got {show(value)}")
+    if set(options) - set(known):
+        return
     if method == "cilogon" and not options.get("idps"):
         yield Trouble(
             ("options", "idps"),
