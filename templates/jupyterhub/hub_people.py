@@ -298,38 +298,33 @@ def readable():
     return "-".join("".join(secrets.choice(LETTERS) for _ in range(4)) for _ in range(4))
 
 
-def passwords():
-    """The class's and the admins' passwords.
-
-    Raises:
-        Sorry: the Hub has none: another method of authentication.
-    """
-    method = facts().get("auth", {}).get("method")
-    if method != "shared-password":
-        raise Sorry(f"people log in by {method}: this cluster keeps no passwords of theirs")
-    return read(PASSWORDS) or {}
-
-
 def password(given):
     """Show the passwords, or change one.
 
     Args:
         given: ``{}`` shows them; ``{"who": "class" or "admin"}`` makes a new one, or takes ``"password"``.
+
+    Returns:
+        Both; the class's is None where people have other ways to log in than one password for all.
     """
+    method = facts().get("auth", {}).get("method", "")
+    shared = method == "shared-password"
     with alone():
-        known = passwords()
+        known = read(PASSWORDS) or {}
         who = given.get("who")
         if who:
             if who not in ("class", "admin"):
                 raise Sorry(f"there is a password for the class and one for the admins, none for {who!r}")
+            if who == "class" and not shared:
+                raise Sorry(f"people log in by {method}: there is no password for the class")
             known[who] = given.get("password") or (readable() if who == "class" else secrets.token_hex(16))
             _check_password(known, who)
             keep(PASSWORDS, known)
-    return {"class": known.get("class"), "admin": known.get("admin")}
+    return {"class": known.get("class") if shared else None, "admin": known.get("admin"), "method": method}
 
 
 def _check_password(known, who):
-    least = 8 if who == "class" else 32
+    least = 8 if who == "class" else 12
     text = known[who]
     if len(text) < least:
         raise Sorry(f"the {who} password needs {least} characters or more")

@@ -17,7 +17,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from tests.unit.hub_kit import LIBRARY, TOKEN, Head, head
+from hub_kit import LIBRARY, TOKEN, Head, head
 
 __all__ = ["head"]
 

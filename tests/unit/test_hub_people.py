@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.hub_kit import Head, head
+from hub_kit import Head, head
 
 __all__ = ["head"]
 
@@ -162,7 +162,7 @@ def test_a_list_with_what_servers_do(head: Head) -> None:
 
 def test_passwords_are_shown_and_changed(head: Head) -> None:
     module = begin(head)
-    assert module.password({}) == {"class": "class-word-1", "admin": "a" * 32}
+    assert module.password({}) == {"class": "class-word-1", "admin": "a" * 32, "method": "shared-password"}
     new = module.password({"who": "class"})["class"]
     assert re.fullmatch(r"([a-hjkmnp-z2-9]{4}-){3}[a-hjkmnp-z2-9]{4}", new)
     assert module.password({"who": "admin", "password": "b" * 32})["admin"] == "b" * 32
@@ -174,7 +174,7 @@ def test_passwords_are_shown_and_changed(head: Head) -> None:
     ("given", "said"),
     [
         ({"who": "class", "password": "short"}, "8 characters"),
-        ({"who": "admin", "password": "b" * 31}, "32 characters"),
+        ({"who": "admin", "password": "b" * 11}, "12 characters"),
         ({"who": "class", "password": "pässword-long"}, "ASCII"),
         ({"who": "class", "password": "a" * 32}, "must differ"),
         ({"who": "root"}, "none for 'root'"),
@@ -192,3 +192,4 @@ def test_no_passwords_are_kept_where_a_provider_has_them(head: Head) -> None:
     head.facts(auth={"method": "github"})
     with pytest.raises(module.Sorry, match="log in by github"):
         module.password({"who": "class"})
+    assert module.password({}) == {"class": None, "admin": "a" * 32, "method": "github"}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vcluster.doors import HTTP, HTTPS, http_from, https_from
 from vcluster.model import Role, Slot
 from vcluster.render import render
 from vcluster.stacks.base import ADMIN_USER, HEAD_SECRET, HEAD_SPEC, Site
@@ -118,6 +119,7 @@ class SlurmStack:
             "slots": site.slots,
             "user_uid": FIRST_USER_UID,
             "users": spec.users,
+            "web": _web(spec),
         }
 
     def _made(self, site: Site, role: Role, values: Mapping[str, Any]) -> Iterator[File]:
@@ -235,6 +237,13 @@ def _by_family(addresses: Sequence[str]) -> dict[str, list[str]]:
     four = ipaddress.collapse_addresses(n for n in networks if isinstance(n, ipaddress.IPv4Network))
     six = ipaddress.collapse_addresses(n for n in networks if isinstance(n, ipaddress.IPv6Network))
     return {"ipv4": [str(n) for n in four], "ipv6": [str(n) for n in six]}
+
+
+def _web(spec: ClusterSpec) -> dict[int, dict[str, list[str]]]:
+    """The Hub's ports on the head, and from where they are reached; empty without a Hub."""
+    if spec.jupyterhub is None:
+        return {}
+    return {HTTPS: _by_family(https_from(spec)), HTTP: _by_family(http_from(spec))}
 
 
 def _ranges(addresses: Iterator[str]) -> list[str]:
