@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vcluster import quota, spans
+from vcluster import hub_secrets, quota, spans
 from vcluster.actions import NOTE_EXPIRES, Goal, Plan
 from vcluster.capacity import capacity, refuse_too_large
 from vcluster.clouds.base import Cloud
@@ -17,7 +17,7 @@ from vcluster.events import EventHandler
 from vcluster.expiry import expiry_of
 from vcluster.folder import Folder
 from vcluster.frontdoor import check_domain
-from vcluster.model import Allowance, ClusterRef, Endpoint, Flavor, MachineState, Observed, Slot
+from vcluster.model import Allowance, ClusterRef, Endpoint, Flavor, MachineState, Observed, Role, Slot
 from vcluster.plan import plan
 from vcluster.preview import samples
 from vcluster.prices import Cost, prices_of
@@ -177,6 +177,8 @@ class Outlook(Runner):
         groups = frozenset(slot.group for slot in missing(goal, observed))
         if not groups:
             return
+        if any(slot.role is Role.HEAD and slot.group in groups for slot in goal.slots):
+            hub_secrets.resolve(spec)
         for name, user_data in samples(spec, goal.slots, self.ref, self.cloud.guarded, groups).items():
             try:
                 self.cloud.check_user_data(user_data)
