@@ -236,7 +236,7 @@ class ClusterSpec(Model):
     slurm: SlurmSpec = Field(default=SlurmSpec(), description="Limits and defaults of jobs")
     jupyterhub: HubSpec | None = Field(
         default=None,
-        description="JupyterHub on the head, for classes: `jupyterhub: {}` has all defaults. Default: no Hub",
+        description="JupyterHub on the head, for classes; `jupyterhub:` alone has all defaults. Default: no Hub",
     )
     mirrors: MirrorSpec = Field(default=MirrorSpec(), description="The site's mirrors and certificate authority")
     image: ImageSpec = Field(default=ImageSpec(), description="What the machines' disks start from")
@@ -304,6 +304,8 @@ class ClusterSpec(Model):
         content = read_text(data, source)
         if content is None:
             raise SpecError(source.problems)
+        if "jupyterhub" in content and content["jupyterhub"] is None:
+            content["jupyterhub"] = {}  # who writes the key wants a Hub, whatever is commented out below it
         return cls.model_validate(content, context=source)
 
     def model_post_init(self, context: Any, /) -> None:

@@ -129,8 +129,8 @@ class AuthSpec(Model):
     options: Annotated[dict[str, str], BeforeValidator(hub.options), Kind("mapping of texts")] = Field(
         default={},
         description="What the identity provider needs. `oidc`: `issuer`, or `authorize_url`, `token_url` and "
-        "`userdata_url`; `scope`, `username_claim`; `cilogon`: `idps` (required), `username_claim`; `globus`: "
-        "`identity_provider`; `github`: `url` of an Enterprise server",
+        "`userdata_url`; `scope`, `username_claim`, `groups_claim`, `login_service` (its name for people); `cilogon`: "
+        "`idps` (required), `username_claim`; `globus`: `identity_provider`; `github`: `url` of an Enterprise server",
         examples=[{"issuer": "https://login.example.edu"}],
     )
 
@@ -256,7 +256,7 @@ class IdleSpec(Model):
 
 
 class HubSpec(Model):
-    """JupyterHub on the head; each notebook is a Slurm job on a worker. `jupyterhub: {}` has all defaults."""
+    """JupyterHub on the head; each notebook is a Slurm job on a worker. `jupyterhub:` alone has all defaults."""
 
     domain: Annotated[Text | None, AfterValidator(hub.domain), pattern(hub.DOMAIN), Kind("name")] = Field(
         default=None,

@@ -31,7 +31,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "github": ("url",),
     "cilogon": ("idps", "username_claim"),
     "globus": ("identity_provider",),
-    "oidc": ("issuer", *_URLS, "scope", "username_claim"),
+    "oidc": ("issuer", *_URLS, "scope", "username_claim", "groups_claim", "login_service"),
 }
 """What each identity provider may be told."""
 

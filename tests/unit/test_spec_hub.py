@@ -264,6 +264,13 @@ def test_nothing_is_needed() -> None:
     assert ClusterSpec(name="demo", cloud="local").jupyterhub is None
 
 
+def test_the_key_alone_is_a_hub() -> None:
+    alone = ClusterSpec.from_yaml(f"{OK}jupyterhub:\n  # people: {{count: 5}}\n")
+    assert alone.jupyterhub == hub()
+    assert "jupyterhub" not in ClusterSpec.from_yaml(OK).to_yaml()
+    assert ClusterSpec(name="demo", cloud="local", jupyterhub=None).jupyterhub is None
+
+
 def test_a_spec_without_a_hub_is_what_it_was_before_there_were_hubs() -> None:
     plain = ClusterSpec(name="demo", cloud="local")
     assert "jupyterhub" not in plain.canonical()
