@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vcluster.doors import HTTP, HTTPS, http_from, https_from
 from vcluster.model import Role, Slot
 from vcluster.render import render
+from vcluster.stacks import jupyterhub
 from vcluster.stacks.base import ADMIN_USER, HEAD_SECRET, HEAD_SPEC, Site
 from vcluster.stacks.hostlist import compress, runs
 from vcluster.stacks.userdata import File, write_files
@@ -40,6 +41,7 @@ class _Partition:
     name: str
     nodes: str
     memory_per_cpu: int
+    shared: int
 
 
 class SlurmStack:
@@ -59,7 +61,9 @@ class SlurmStack:
             PermanentError: a template is missing or wrong.
         """
         mirrors = spec.mirrors
-        return render("install.sh.j2", apt=mirrors.apt, pypi=mirrors.pypi, ca=mirrors.ca, packages=tuple(spec.packages))
+        hub = jupyterhub.installed(spec)
+        values = {"apt": mirrors.apt, "pypi": mirrors.pypi, "ca": mirrors.ca, "packages": tuple(spec.packages)}
+        return render("install.sh.j2", hub=hub, **values)
 
     def user_data(self, site: Site, slot: Slot) -> str:
         """The complete user data of one machine; it holds this machine's secrets and nobody else's.
@@ -87,7 +91,8 @@ class SlurmStack:
             values = self._values(site, role)
             files = _HEAD if role is Role.HEAD else _WORKER
             rendered = [File(path, render(name, **values), mode) for path, name, mode in (*_EVERY, *files)]
-            texts[role] = (values, write_files([*rendered, *self._made(site, role, values)]))
+            made = (*self._made(site, role, values), *jupyterhub.files(site, role, values))
+            texts[role] = (values, write_files([*rendered, *made]))
         return texts[role]
 
     def _values(self, site: Site, role: Role) -> dict[str, Any]:
@@ -107,10 +112,11 @@ class SlurmStack:
             "expiring": spec.cloud != "local",
             "guarded": _by_family(site.guarded),
             "head": head,
+            "hub": jupyterhub.configure(spec),
             "max_time": spec.slurm.max_time,
             "members": _ranges(port.address for port in site.ports.values()),
             "nodes": list(_nodes(workers, site.ports)),
-            "partitions": list(_partitions(workers, spec.slurm.memory_per_cpu)),
+            "partitions": list(_partitions(workers, spec.slurm.memory_per_cpu, jupyterhub.shared_nodes(spec))),
             "ports": site.ports,
             "probe": PROBE_PARTITION,
             "reports_port": REPORTS_PORT,
@@ -221,13 +227,14 @@ def _nodes(workers: Sequence[Slot], ports: Mapping[str, Any]) -> Iterator[str]:
             yield f"NodeName={names} NodeAddr={addresses} {size}"
 
 
-def _partitions(workers: Sequence[Slot], memory_per_cpu: int | None) -> Iterator[_Partition]:
+def _partitions(workers: Sequence[Slot], memory_per_cpu: int | None, shared: Mapping[str, int]) -> Iterator[_Partition]:
     for group, slots in _groups(workers).items():
         share = max(1, _memory(slots[0]) // slots[0].flavor.cpus)
         yield _Partition(
             name=group,
             nodes=compress(slot.name for slot in slots),
             memory_per_cpu=min(memory_per_cpu or share, share),
+            shared=shared.get(group, 1),
         )
 
 
