@@ -58,6 +58,15 @@ TWO = "workers: [{name: a, count: 2, max_count: 4}, {name: b}]"
         ("", "expires: 8h", {"expires": "changed in place"}),
         ("expires: 8h", "expires: 8h\ngrace_period: 2d", {"grace_period": "changed in place"}),
         ("", "prices: [{flavor: small, per_hour: 1}]", {"prices": "changed in place"}),
+        ("", "jupyterhub: {}", {"jupyterhub": "refused"}),
+        ("jupyterhub: {}", "jupyterhub: {people: {count: 3}}", {"jupyterhub.people.count": "refused"}),
+        ("jupyterhub: {}", "jupyterhub: {profiles: [{cpus: 2}]}", {"jupyterhub.profiles": "refused"}),
+        (
+            "jupyterhub: {auth: {password: {env: A}}}",
+            "jupyterhub: {auth: {password: {file: /a}}}",
+            {"jupyterhub.auth.password": "refused"},
+        ),
+        ("jupyterhub: {}", "jupyterhub: {idle: {longest: 1d}}", {"jupyterhub.idle.longest": "refused"}),
     ],
 )
 def test_changes(old: str, new: str, expected: dict[str, str]) -> None:
@@ -65,6 +74,14 @@ def test_changes(old: str, new: str, expected: dict[str, str]) -> None:
     assert {change.field: str(change.kind) for change in found} == expected
     assert all(bool(change.remedy) == (change.kind is ChangeKind.REFUSED) for change in found)
     assert all(str(change).startswith(f"{change.field}: ") for change in found)
+
+
+def test_people_come_and_go_without_the_spec() -> None:
+    class_of = 'jupyterhub: {{people: {{csv: "{}\\n"}}, instructors: [{}]}}'
+    found = spec_changes(spec(class_of.format("al,", "bo")), spec(class_of.format("al,\\ncy,", "di")))
+    assert [change.field for change in found] == ["jupyterhub.people.csv", "jupyterhub.instructors"]
+    assert {change.remedy for change in found} == {"vcluster users adds and removes people while the cluster runs"}
+    assert str(found[0]) == "jupyterhub.people.csv: (a long text) → (a long text): refused"
 
 
 def test_count_without_max_count_changes_the_room_too() -> None:
