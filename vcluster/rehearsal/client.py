@@ -120,7 +120,7 @@ class _User:
 
     async def step(self, name: str, work: Any) -> Any:
         """Time a step; one that fails is noted with its reason."""
-        self.seen.began[name] = self.now()
+        self.seen.began.setdefault(name, self.now())
         try:
             result = await work
         except Failed as failed:

@@ -7,18 +7,70 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+from vcluster.errors import CloudError
 from vcluster.rehearsal.browser import trust
 from vcluster.rehearsal.client import Account, Door, Pace, Visit, visit
 
-__all__ = ["Rehearsal", "Script", "Told", "rehearse"]
+__all__ = ["Hub", "Rehearsal", "Script", "Told", "guests", "rehearse"]
+
+END_TRIES = 3
 
 TELL_EVERY = 5.0
 """Seconds between two words on how it goes."""
 
 Told = Callable[[str], None]
+
+
+class Hub(Protocol):
+    """What makes the accounts of a rehearsal and takes them away: :class:`vcluster.hub.Hub`."""
+
+    def rehearsal_begin(self, users: int, *, force: bool = False) -> Mapping[str, Any]:
+        """Gives ``users``, ``password``, ``url`` and ``ca``."""
+        ...
+
+    def rehearsal_end(self) -> str:
+        """Gives what could not be done, or an empty text."""
+        ...
+
+
+@contextmanager
+def guests(
+    hub: Callable[[], AbstractContextManager[Hub]], users: int, told: Told, *, force: bool = False
+) -> Iterator[tuple[Door, tuple[Account, ...]]]:
+    """The door and accounts that are nobody's, and gone afterwards.
+
+    Args:
+        hub: opens the way to the Hub, once for each end.
+        told: takes what could not be taken away, so that somebody can do it by hand.
+
+    Raises:
+        UsageError: there is no room, or another rehearsal is going on.
+        CloudError: the head did not answer.
+    """
+    with hub() as one:
+        made = one.rehearsal_begin(users, force=force)
+    try:
+        password = str(made["password"])
+        yield Door(str(made["url"]), str(made.get("ca") or "")), tuple(Account(n, password) for n in made["users"])
+    finally:
+        if problem := _end(hub):
+            told(f"the rehearsal's accounts are not all gone ({problem}); the next rehearsal takes them away")
+
+
+def _end(hub: Callable[[], AbstractContextManager[Hub]]) -> str:
+    problem = ""
+    for _ in range(END_TRIES):
+        try:
+            with hub() as one:
+                return one.rehearsal_end()
+        except CloudError as error:
+            problem = error.message
+    return problem
 
 
 @dataclass(frozen=True, slots=True)
