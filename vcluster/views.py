@@ -10,6 +10,7 @@ from vcluster.actions import Action, Plan
 from vcluster.capacity import Capacity
 from vcluster.clouds.base import ClusterSummary
 from vcluster.expiry import expiry_of
+from vcluster.hub import HubDoor, HubStatus
 from vcluster.model import ClusterRef, Endpoint, Health, MachineState, Observed, PartKind, Role, Slot
 from vcluster.prices import Cost
 from vcluster.quota import Need
@@ -94,7 +95,12 @@ def _size(slot: Slot, kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MachineStatus:
-    """One machine as seen now. ``endpoint`` is where its SSH is reached from here, or None."""
+    """One machine as seen now.
+
+    Attributes:
+        endpoint: where its SSH is reached from here, or None.
+        web: where its port 443 is reached from here, or None.
+    """
 
     name: str
     role: str
@@ -106,6 +112,7 @@ class MachineStatus:
     flavor: str
     endpoint: Endpoint | None
     fault: str
+    web: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,7 @@ class Status:
         expires: when its time is up, seconds since the epoch; None when it never is.
         cost: units an hour, as it is now; None when that is not known.
         unit: what ``cost`` counts.
+        hub: its JupyterHub; None where there is none, or nobody can tell.
     """
 
     name: str
@@ -129,6 +137,7 @@ class Status:
     expires: float | None = None
     cost: float | None = None
     unit: str = ""
+    hub: HubStatus | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -150,6 +159,7 @@ class Status:
                 flavor=m.flavor,
                 endpoint=m.endpoint,
                 fault=m.fault,
+                web=m.web,
             )
             for m in order
         )
@@ -179,12 +189,18 @@ def _state(observed: Observed, wanted: frozenset[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended. ``seconds`` is wall-clock time."""
+    """How a run ended.
+
+    Attributes:
+        seconds: wall-clock time.
+        hub: the front door of its JupyterHub, after :meth:`vcluster.cluster.Cluster.up` and the like; None without.
+    """
 
     changed: bool
     degraded: tuple[str, ...]
     seconds: float
     status: Status
+    hub: HubDoor | None = None
 
 
 @dataclass(frozen=True, slots=True)

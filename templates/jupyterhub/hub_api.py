@@ -21,6 +21,8 @@ OK = (200, 201, 202, 204)
 class Down(Sorry):
     """The Hub does not answer."""
 
+    temporary = True
+
 
 class Hub:
     """The Hub's REST interface.

@@ -15,7 +15,7 @@ from pathlib import Path
 from hub_api import Down, Hub
 from hub_state import FOLDER, ROOT, Sorry, alone, facts, gid, keep, read, run, write
 
-PEOPLE, PASSWORDS = "people.json", "passwords.json"
+PEOPLE, PASSWORDS, SHOWN = "people.json", "passwords.json", "shown.json"
 NOTEBOOKS, INSTRUCTORS = 2500, 2501
 FIRST_ADDED = 20001
 EXTRA = ROOT / "var/lib/extrausers"
@@ -320,6 +320,8 @@ def password(given):
             known[who] = given.get("password") or (readable() if who == "class" else secrets.token_hex(16))
             _check_password(known, who)
             keep(PASSWORDS, known)
+        if read(SHOWN) is None:
+            keep(SHOWN, {"shown": True})
     return {"class": known.get("class") if shared else None, "admin": known.get("admin"), "method": method}
 
 

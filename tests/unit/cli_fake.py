@@ -55,6 +55,7 @@ class MachineStatus:
     flavor: str = "small"
     endpoint: Endpoint | None = None
     fault: str = ""
+    web: Endpoint | None = None
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Status:
     expires: float | None = None
     cost: float | None = None
     unit: str = ""
+    hub: Any = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,6 +81,7 @@ class Result:
     degraded: tuple[str, ...]
     seconds: float
     status: Status
+    hub: Any = None
 
 
 def machines() -> tuple[MachineStatus, ...]:

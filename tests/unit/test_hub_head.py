@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
-
 from hub_kit import LIBRARY, TOKEN, Head, head
 
 __all__ = ["head"]
@@ -74,6 +73,8 @@ def test_a_new_address_restarts_what_must_know_it_once(head: Head) -> None:
     assert first["ca"].startswith("-----BEGIN CERTIFICATE")
     assert first["fingerprint"].count(":") == 31
     assert head.called() == ["systemctl restart caddy.service", "systemctl restart --no-block jupyterhub.service"]
+    head.module("hub_people").init()
+    head.module("hub_people").password({})
     again = front.front({"url": URL})
     assert not again["first"]
     assert again["fingerprint"] == first["fingerprint"]

@@ -8,7 +8,6 @@ import stat
 from typing import Any
 
 import pytest
-
 from hub_kit import Head, head
 
 __all__ = ["head"]

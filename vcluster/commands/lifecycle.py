@@ -206,6 +206,7 @@ def _report(name: str, result: Result, how: How, text: str) -> None:
         "degraded": list(result.degraded),
         "seconds": round(result.seconds, 3),
         "status": result.status.to_dict(),
+        **({"hub": result.hub.to_dict()} if result.hub else {}),
     }
     how.result(name, fields, text)
 
@@ -221,11 +222,27 @@ def _ready_text(result: Result) -> str:
     where = cloud_words(status.cloud)
     usable = max(1, workers - len(result.degraded))
     steps = [
+        *_hub_steps(result, where),
         ("log in", f"vcluster ssh {name}{where}"),
         ("run a job", f"vcluster ssh {name}{where} -- srun -N{usable} -l hostname"),
         ("take it away", f"vcluster down {name}{where}"),
     ]
-    return "\n".join([first, *(f"  {what:13} {how}" for what, how in steps)])
+    return "\n".join([first, *(f"  {what:14} {how}" for what, how in steps)])
+
+
+def _hub_steps(result: Result, where: str) -> list[tuple[str, str]]:
+    """The front door, for people; the passwords are shown once, and after that only when they are asked for."""
+    if (door := result.hub) is None:
+        return []
+    steps = [("JupyterHub", clean(door.url))]
+    if door.fingerprint:
+        steps.append(("its authority", f"SHA-256 {clean(door.fingerprint)}"))
+    ask = f"vcluster users {clean(result.status.name)} password{where}"
+    if (words := door.passwords) is None:
+        return [*steps, ("passwords", ask)]
+    if words.shared:
+        steps.append(("class password", clean(words.shared)))
+    return [*steps, ("admin password", clean(words.admin)), ("again", ask)]
 
 
 def _count(number: int, noun: str) -> str:
