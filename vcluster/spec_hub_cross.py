@@ -80,8 +80,9 @@ def auth(data: Any) -> list[Trouble]:
 
 
 def _passwords(data: Any, method: str) -> Iterator[Trouble]:
-    for key in ("password", "admin_password"):
-        if _get(data, key) is not None and method != "shared-password":
+    useless = {"password": method != "shared-password", "admin_password": method in PROVIDERS}
+    for key, none in useless.items():
+        if none and _get(data, key) is not None:
             yield Trouble((key,), f"means nothing with method {method}", "leave it out", key=True)
 
 

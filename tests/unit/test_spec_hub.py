@@ -60,7 +60,12 @@ AUTH = [
     auth("no-secret", "method: globus, client_id: x", "client_secret", "missing: method globus", "{env: NAME}"),
     auth("client-unused", "client_id: x", "client_id", "means nothing with method shared-password", "leave it out"),
     auth("password-unused", "method: pam, password: {env: A}", "password", "means nothing with method pam"),
-    auth("admin-unused", "method: native, admin_password: {env: A}", "admin_password", "means nothing with method"),
+    auth(
+        "admin-unused",
+        f"method: oidc, admin_password: {{env: A}}, {PROVIDER}, options: {{issuer: 'https://a.org'}}",
+        "admin_password",
+        "means nothing with method oidc",
+    ),
     auth(
         "client-quote", f"method: github, {PROVIDER.replace('x', chr(39) + 'a b' + chr(39))}", "client_id", "client id"
     ),
@@ -317,6 +322,7 @@ def test_another_rule_takes_the_place_of_everybody(allow: str, everybody: bool) 
         f"{{auth: {{method: oidc, {PROVIDER}, options: {{authorize_url: 'https://a/1', token_url: 'https://a/2', "
         "userdata_url: 'https://a/3'}}}",
         "{auth: {method: pam}}",
+        "{auth: {method: native, admin_password: {env: A}}}",
         "{idle: {server: 0, kernel: 0, longest: 12h}}",
         "{environment: {packages: ['dask[complete]>=2025,<2026', 'x; python_version < \"3.13\"']}}",
         "{repository: {url: 'https://git.example.org/a/course.git', branch: 2026/spring, folder: course}}",
