@@ -16,15 +16,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tests.hub.machine import END_WITH, INSIDE, Hall, Machine
 from tests.hub.tree import ensure_tree
+from tests.hub.visitors import visitors
 from vcluster.cloudinit import files_in
-from vcluster.model import ClusterRef, Flavor, Network, Port, Role, Slot
+from vcluster.hub import Hub
+from vcluster.model import ClusterRef, CommandResult, Flavor, Network, Port, Role, Slot
+from vcluster.rehearsal.report import Report
+from vcluster.rehearsal.run import Script, guests, rehearse
 from vcluster.secrets import Keyring
 from vcluster.spec import ClusterSpec
 from vcluster.stacks import stack_for
@@ -177,21 +182,22 @@ class Bed:
     def head(self) -> Machine:
         return self.machines["head"]
 
-    def hub(self, *words: str, **given: Any) -> dict[str, Any]:
-        """What ``vcluster-hub`` on the head answers.
+    @contextmanager
+    def hub(self) -> Iterator[Hub]:
+        """The Hub as the launcher asks it, but without SSH between."""
 
-        Raises:
-            RuntimeError: it failed.
-        """
-        done = self.head.run("/usr/local/sbin/vcluster-hub", *words, stdin=json.dumps(given), check=False)
-        try:
-            answer = json.loads(done.stdout)
-        except ValueError:
-            raise RuntimeError(f"vcluster-hub {' '.join(words)}: {done.stdout}{done.stderr}") from None
-        if done.returncode or "error" in answer:
-            raise RuntimeError(f"vcluster-hub {' '.join(words)}: {answer}")
-        found: dict[str, Any] = answer
-        return found
+        def run(command: str, stdin: str, timeout: float) -> CommandResult:
+            done = self.head.run("sh", "-c", command, stdin=stdin, check=False, timeout=timeout)
+            return CommandResult(done.stdout, done.stderr, done.returncode)
+
+        yield Hub(run)
+
+    def rehearse(self, users: int, script: Script, told: Callable[[str], None] = lambda _: None) -> Report:
+        """As ``vcluster rehearse``; without a forwarded port the users come from the bed's own network."""
+        with guests(self.hub, users, told) as (door, accounts):
+            if self._forward:
+                return Report.of(rehearse(door, accounts, script, told=told))
+            return Report.of(visitors(self.hall, door, accounts, script))
 
     def passwords(self) -> dict[str, str]:
         """The class's and the administrators' password."""
@@ -255,13 +261,8 @@ class Bed:
             self._forwarder = subprocess.Popen([*END_WITH, *forward, str(port)], stdout=subprocess.PIPE, text=True)
             assert self._forwarder.stdout is not None
             self.url = f"https://127.0.0.1:{int(self._forwarder.stdout.readline())}/"
-        answer = self.hub("front", url=self.url)
-        self.ca = str(answer["ca"])
-        self._wait("the Hub", self._hub_answers)
-
-    def _hub_answers(self) -> bool:
-        done = self.head.run("bash", "-c", f"exec 3<>/dev/tcp/{self.head.address}/8081", check=False)
-        return done.returncode == 0
+        with self.hub() as hub:
+            self.ca = hub.front(self.url)[0].ca
 
     def _wait(self, what: str, look: Callable[[], bool], seconds: float = 120.0) -> None:
         end = time.monotonic() + seconds

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -214,7 +215,8 @@ def said(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"certificate: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"cannot connect: {error.os_error.strerror or type(error.os_error).__name__}"
+        number = error.os_error.errno
+        return f"cannot connect: {os.strerror(number) if number else type(error.os_error).__name__}"
     return type(error).__name__
 
 
