@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vcluster.access import Access
 from vcluster.doors import url_of
 from vcluster.errors import CancelledError, CloudError, DeadlineError, TemporaryError, UsageError, VclusterError
+from vcluster.frontdoor import check_domain
 from vcluster.hub import Hub, HubDoor, HubPasswords, HubPerson, HubStatus, NewPerson, Removed
 from vcluster.model import Endpoint, Health, MachineState, Observed
 from vcluster.stacks.base import Simulated
@@ -105,6 +106,7 @@ class HubAccess(Access):
 
         Raises:
             UsageError: the head has no address.
+            SpecError: the domain does not point at it.
             CloudError: it did not answer, again and again.
         """
         if spec.jupyterhub is None:
@@ -117,6 +119,7 @@ class HubAccess(Access):
         url, wait = url_of(spec, web), cancel or threading.Event()
         for attempt in range(FRONT_TRIES):
             try:
+                check_domain(spec, web.host)
                 with self._hub(endpoint) as hub:
                     door, first = hub.front(url)
                     return replace(door, passwords=hub.passwords()) if first else door

@@ -66,7 +66,7 @@ def front(given):
     with alone():
         if not old or old["url"] != url:
             keep(FRONT, {"url": url})
-    if leaf():
+    if leaf() or (old is None and known.get("domain")):  # with a domain it waited for this
         run("systemctl", "restart", "caddy.service", timeout=120)
     ready = True
     if before != url:

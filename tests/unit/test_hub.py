@@ -11,7 +11,7 @@ import pytest
 from vcluster import Cluster, ClusterSpec
 from vcluster.clouds.memory import MemoryCloud
 from vcluster.clouds.memory_hub import PretendedHub
-from vcluster.errors import PermanentError, TemporaryError, UsageError
+from vcluster.errors import PermanentError, SpecError, TemporaryError, UsageError
 from vcluster.events import Event
 from vcluster.hub import Hub, NewPerson
 from vcluster.model import CommandResult, Endpoint
@@ -149,6 +149,22 @@ def test_a_head_that_was_made_without_a_way_in_is_said(cloud: MemoryCloud, tmp_p
     cluster.up()
     with pytest.raises(UsageError, match="has no address"):
         cluster._open_door(SPEC, Endpoint("h", 22), None, None)
+
+
+def test_the_door_stays_shut_while_the_domain_points_elsewhere(
+    cloud: MemoryCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ["192.0.2.1"]
+    monkeypatch.setattr("vcluster.frontdoor.records", lambda _: tuple(found))
+    hub = {"domain": "hub.example.org", "email": "a@example.org"}
+    cluster = demo(cloud, tmp_path, ClusterSpec.model_validate({**RAW, "jupyterhub": hub}))
+    with pytest.raises(SpecError, match=r"hub\.example\.org points at 192\.0\.2\.1, not at the head's 127\.0\.0\.1"):
+        cluster.up()
+    assert pretended(cloud).url == ""
+    found[:] = ["127.0.0.1"]
+    opened = cluster.up()
+    assert opened.hub is not None
+    assert opened.hub.url == "https://hub.example.org/"
 
 
 # One call --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import stat
 from typing import Any
 
 import pytest
-from hub_kit import Head, head
+from hub_head_kit import Head, head
 
 __all__ = ["head"]
 

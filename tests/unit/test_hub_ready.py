@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_kit import PretendedHub, serving
+from hub_head_kit import PretendedHub, serving
 from test_slurm_node import Slurm, health, slurm
 
 __all__ = ["slurm"]
@@ -39,6 +39,16 @@ def test_a_front_door_that_is_shut(slurm: Slurm, hub: PretendedHub, monkeypatch:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     monkeypatch.setattr(slurm.node, "FRONT_PORT", port)
+    assert health(slurm)["head"] == "booting"
+
+
+def test_with_a_domain_the_door_opens_later(
+    slurm: Slurm, hub: PretendedHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm.node, "FRONT_PORT", 1)
+    (tmp_path / "hub.json").write_text(json.dumps({"ports": {"proxy": hub.port}, "domain": "hub.example.org"}))
+    assert health(slurm)["head"] == "ready"
+    (tmp_path / "front.json").write_text("{}")
     assert health(slurm)["head"] == "booting"
 
 
