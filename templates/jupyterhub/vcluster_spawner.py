@@ -93,7 +93,7 @@ class NotebookSpawner(batchspawner.SlurmSpawner):
     @property
     def profile(self):
         """The profile that was chosen, or the first; whatever else was posted says nothing."""
-        wanted = self.user_options.get("profile") if isinstance(self.user_options, dict) else None
+        wanted = self.user_options.get("profile")
         profiles = {each["name"]: each for each in self.cluster["profiles"]}
         return profiles.get(wanted if isinstance(wanted, str) else "") or self.cluster["profiles"][0]
 
