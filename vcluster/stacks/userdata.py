@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import base64
+import functools
 import io
 import json
 import re
+import threading
 import tokenize
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -44,6 +46,11 @@ def _entry(file: File) -> str:
     return "\n".join([*lines, "    encoding: b64", f'    content: "{base64.b64encode(raw).decode()}"'])
 
 
+_PARSING = threading.Lock()
+"""Python 3.11 counts the depth of all trees in one place: two threads that parse upset each other (SystemError)."""
+
+
+@functools.cache
 def lean(program: str) -> str:
     """A Python program without its docstrings and the comments that have a line of their own.
 
@@ -57,7 +64,9 @@ def lean(program: str) -> str:
         if token.type == tokenize.COMMENT and lines[row].lstrip().startswith("#") and not lines[row].startswith("#!"):
             lines[row] = ""
         inside.update(range(row, token.end[0] - 1))
-    for node in ast.walk(ast.parse(program)):
+    with _PARSING:
+        tree = ast.parse(program)
+    for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if not isinstance(body, list):
             continue
