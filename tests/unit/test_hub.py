@@ -130,11 +130,11 @@ def test_the_hub_is_asked_again_before_up_gives_up(
     tries: list[str] = []
     real = Hub.front
 
-    def front(self: Hub, url: str) -> Any:
+    def front(self: Hub, url: str, people: Any) -> Any:
         tries.append(url)
         if len(tries) < 3:
             raise TemporaryError("not yet")
-        return real(self, url)
+        return real(self, url, people)
 
     monkeypatch.setattr(Hub, "front", front)
     assert demo(cloud, tmp_path).up().hub is not None
