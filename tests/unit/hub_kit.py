@@ -79,12 +79,15 @@ def programs(folder: Path, *names: str) -> Iterator[list[ModuleType]]:
     old = os.environ.get("VCLUSTER_HUB_FOLDER")
     os.environ["VCLUSTER_HUB_FOLDER"] = str(folder)
     sys.path.insert(0, str(PROGRAMS))
+    # These are files that go to machines and into the wheel.
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield [importlib.import_module(name) for name in names]
     finally:
         sys.path.remove(str(PROGRAMS))
+        sys.dont_write_bytecode = writes
         for name in own & set(sys.modules):
             del sys.modules[name]
         sys.modules.update(before)
