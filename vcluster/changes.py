@@ -67,7 +67,7 @@ TABLE: Mapping[str, ChangeKind] = MappingProxyType(
         "availability_zone": _REFUSED,
         "expires": _IN_PLACE,
         "grace_period": _IN_PLACE,
-        # The head keeps its own copies of these from the first boot; people come and go with `vcluster users`.
+        # The head has these from its first boot; of people it keeps a list of its own, and `up` brings the spec's in.
         "jupyterhub.domain": _REFUSED,
         "jupyterhub.email": _REFUSED,
         "jupyterhub.allow_from": _REFUSED,
@@ -81,12 +81,12 @@ TABLE: Mapping[str, ChangeKind] = MappingProxyType(
         "jupyterhub.auth.allow.groups": _REFUSED,
         "jupyterhub.auth.allow.domains": _REFUSED,
         "jupyterhub.auth.options": _REFUSED,
-        "jupyterhub.people.csv": _REFUSED,
-        "jupyterhub.people.count": _REFUSED,
-        "jupyterhub.people.prefix": _REFUSED,
+        "jupyterhub.people.csv": _IN_PLACE,
+        "jupyterhub.people.count": _IN_PLACE,
+        "jupyterhub.people.prefix": _IN_PLACE,
         "jupyterhub.people.quota": _REFUSED,
-        "jupyterhub.instructors": _REFUSED,
-        "jupyterhub.admins": _REFUSED,
+        "jupyterhub.instructors": _IN_PLACE,
+        "jupyterhub.admins": _IN_PLACE,
         "jupyterhub.profiles": _REFUSED,
         "jupyterhub.cpu_oversubscribe": _REFUSED,
         "jupyterhub.environment.packages": _REFUSED,
@@ -103,8 +103,6 @@ TABLE: Mapping[str, ChangeKind] = MappingProxyType(
     }
 )
 """Every field of the spec; ``[]`` stands for any item of a list. A test keeps it complete."""
-
-_PEOPLE = ("jupyterhub.people.csv", "jupyterhub.people.count", "jupyterhub.instructors", "jupyterhub.admins")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +128,6 @@ class Change:
             return ""
         if self.field.endswith(".max_count") and isinstance(self.old, int):
             return f"set max_count: {self.old} to keep the cluster's room; for another, take it down and up again"
-        if self.field.startswith(_PEOPLE):
-            return "vcluster users adds and removes people while the cluster runs"
         return "take the cluster down and up again, or give the new one another name"
 
     def __str__(self) -> str:

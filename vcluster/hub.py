@@ -173,13 +173,18 @@ class Hub:
         message = str(told.get("error", "no reason given"))
         raise (TemporaryError if told.get("temporary") else PermanentError)(message)
 
-    def front(self, url: str) -> tuple[HubDoor, bool]:
+    def front(self, url: str, people: Sequence[Mapping[str, Any]] = ()) -> tuple[HubDoor, bool]:
         """Tell the Hub under which address people come; and whether this was its first.
+
+        Args:
+            people: everybody whom the spec names, each with ``name`` and ``uid``: who is new there comes in, who is not
+                there any more goes, and who was added or removed by hand stays so. None of them leaves all as it is.
 
         Raises:
             TemporaryError: it was restarted for that, and is not up yet.
         """
-        told = self.ask("front", given={"url": url}, timeout=FRONT_TIMEOUT)
+        given = {"url": url, **({"people": list(people)} if people else {})}
+        told = self.ask("front", given=given, timeout=FRONT_TIMEOUT)
         if not told["ready"]:
             raise TemporaryError(
                 "the Hub does not answer at its new address yet",

@@ -14,7 +14,9 @@ from vcluster.errors import CancelledError, CloudError, DeadlineError, Temporary
 from vcluster.frontdoor import check_domain
 from vcluster.hub import Hub, HubDoor, HubPasswords, HubPerson, HubStatus, NewPerson, Removed
 from vcluster.model import Endpoint, Health, MachineState, Observed
+from vcluster.people import people
 from vcluster.stacks.base import Simulated
+from vcluster.stacks.jupyterhub import entry
 
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
@@ -98,7 +100,7 @@ class HubAccess(Access):
     def _open_door(
         self, spec: ClusterSpec, endpoint: Endpoint | None, web: Endpoint | None, cancel: threading.Event | None
     ) -> HubDoor | None:
-        """Tell the Hub its address, once the cluster is ready; None without a Hub.
+        """Tell the Hub its address and the spec's people, once the cluster is ready; None without a Hub.
 
         Args:
             endpoint: the head's SSH.
@@ -117,11 +119,12 @@ class HubAccess(Access):
                 remedy="take the cluster down and up again",
             )
         url, wait = url_of(spec, web), cancel or threading.Event()
+        everybody = [{"name": person.name, **entry(person)} for person in people(spec)]
         for attempt in range(FRONT_TRIES):
             try:
                 check_domain(spec, web.host)
                 with self._hub(endpoint) as hub:
-                    door, first = hub.front(url)
+                    door, first = hub.front(url, everybody)
                     return replace(door, passwords=hub.passwords()) if first else door
             except TemporaryError as error:
                 if attempt + 1 == FRONT_TRIES:

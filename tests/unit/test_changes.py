@@ -25,7 +25,8 @@ def test_every_field_is_in_the_table() -> None:
 
 def test_what_changes_in_place_is_exactly_this() -> None:
     in_place = {field for field, kind in TABLE.items() if kind is ChangeKind.IN_PLACE}
-    assert in_place == {"workers[].count", "workers[].min_count", "expires", "grace_period", "prices"}
+    people = {f"jupyterhub.{key}" for key in ("people.csv", "people.count", "people.prefix", "instructors", "admins")}
+    assert in_place == {"workers[].count", "workers[].min_count", "expires", "grace_period", "prices", *people}
 
 
 def test_nothing_differs() -> None:
@@ -59,7 +60,7 @@ TWO = "workers: [{name: a, count: 2, max_count: 4}, {name: b}]"
         ("expires: 8h", "expires: 8h\ngrace_period: 2d", {"grace_period": "changed in place"}),
         ("", "prices: [{flavor: small, per_hour: 1}]", {"prices": "changed in place"}),
         ("", "jupyterhub: {}", {"jupyterhub": "refused"}),
-        ("jupyterhub: {}", "jupyterhub: {people: {count: 3}}", {"jupyterhub.people.count": "refused"}),
+        ("jupyterhub: {}", "jupyterhub: {people: {count: 3}}", {"jupyterhub.people.count": "changed in place"}),
         ("jupyterhub: {}", "jupyterhub: {profiles: [{cpus: 2}]}", {"jupyterhub.profiles": "refused"}),
         (
             "jupyterhub: {auth: {password: {env: A}}}",
@@ -76,12 +77,11 @@ def test_changes(old: str, new: str, expected: dict[str, str]) -> None:
     assert all(str(change).startswith(f"{change.field}: ") for change in found)
 
 
-def test_people_come_and_go_without_the_spec() -> None:
+def test_people_come_and_go_in_place() -> None:
     class_of = 'jupyterhub: {{people: {{csv: "{}\\n"}}, instructors: [{}]}}'
     found = spec_changes(spec(class_of.format("al,", "bo")), spec(class_of.format("al,\\ncy,", "di")))
     assert [change.field for change in found] == ["jupyterhub.people.csv", "jupyterhub.instructors"]
-    assert {change.remedy for change in found} == {"vcluster users adds and removes people while the cluster runs"}
-    assert str(found[0]) == "jupyterhub.people.csv: (a long text) → (a long text): refused"
+    assert str(found[0]) == "jupyterhub.people.csv: (a long text) → (a long text): changed in place"
 
 
 def test_count_without_max_count_changes_the_room_too() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vcluster import Cluster
+from vcluster.clouds.memory import MemoryCloud
 from vcluster.people import FIRST_PERSON, FIRST_UID, FIRST_USER, Person, class_size, parse_csv, people, pool
 from vcluster.spec import ClusterSpec
 from vcluster.stacks.slurm import FIRST_USER_UID
@@ -102,3 +106,15 @@ def test_no_two_have_a_name_or_a_number(
     assert all(p.uid < FIRST_UID for p in found)
     assert {p.name for p in found if p.instructor} == {*teachers, *admins}
     assert {p.name for p in found if p.admin} == set(admins)
+
+
+def test_up_tells_the_head_whom_the_spec_names_now(tmp_path: Path) -> None:
+    cloud = MemoryCloud()
+    text = "name: demo\ncloud: memory\nworkers: [{flavor: medium}]\njupyterhub: {class_size: 2, people: {count: 2}}\n"
+    for count, changed in ((2, ["student-001", "student-002"]), (1, ["student-001"])):
+        now = ClusterSpec.from_yaml(text.replace("{count: 2}", f"{{count: {count}}}"))
+        with Cluster(now, cloud=cloud, home=tmp_path) as demo:
+            demo.up()
+            (named,) = (entry.head.hub.named for entry in cloud.entries(demo.ref) if entry.head)
+            assert [person["name"] for person in named] == changed
+            assert {(person["kind"], person["uid"] >= FIRST_PERSON) for person in named} == {("student", True)}

@@ -18,6 +18,8 @@ class PretendedHub:
 
     Attributes:
         down: why it does not answer; empty when it does.
+        people: who was added by hand.
+        named: whom the spec named when the launcher last told.
     """
 
     def __init__(self) -> None:
@@ -25,6 +27,7 @@ class PretendedHub:
         self.seen = False
         self.down = ""
         self.people: dict[str, dict[str, Any]] = {}
+        self.named: list[dict[str, Any]] = []
         self.words = {"class": "class-password", "admin": "admin-password"}
 
     def execute(self, command: str, stdin: str) -> CommandResult:
@@ -40,6 +43,7 @@ class PretendedHub:
         match words:
             case ["front"]:
                 self.url = given["url"]
+                self.named = given.get("people", self.named)
                 return {"url": self.url, "first": not self.seen, "ready": True, "ca": "PEM", "fingerprint": "AB:CD"}
             case ["status"]:
                 up = {"hub": "down" if self.down else "up", "url": self.url, "version": "1", "problem": self.down}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vcluster.spec_hub import HubSpec
     from vcluster.stacks.base import Site
 
-__all__ = ["FOLDER", "HUB_PORT", "PROXY_PORT", "configure", "facts", "files", "installed", "shared_nodes"]
+__all__ = ["FOLDER", "HUB_PORT", "PROXY_PORT", "configure", "entry", "facts", "files", "installed", "shared_nodes"]
 
 FOLDER = "/etc/vcluster/hub"
 """On the head, for root and the Hub: facts, people and passwords."""
@@ -188,11 +188,12 @@ def _room(spec: ClusterSpec, workers: list[Slot]) -> int:
 
 
 def _people(spec: ClusterSpec) -> dict[str, dict[str, Any]]:
-    return {person.name: _person(person) for person in people(spec)}
+    return {person.name: entry(person) for person in people(spec)}
 
 
-def _person(person: Person) -> dict[str, Any]:
-    entry: dict[str, Any] = {
+def entry(person: Person) -> dict[str, Any]:
+    """Somebody as the head's list has them, below their name."""
+    known: dict[str, Any] = {
         "uid": person.uid,
         "kind": person.kind,
         "admin": person.admin,
@@ -201,7 +202,7 @@ def _person(person: Person) -> dict[str, Any]:
         "login": person.login,
     }
     # The spec's users have their keys by other files.
-    return {**entry, "keys": list(person.ssh_keys)} if person.ssh_keys and person.kind != "user" else entry
+    return {**known, "keys": list(person.ssh_keys)} if person.ssh_keys and person.kind != "user" else known
 
 
 def _passwords(site: Site) -> dict[str, str | None]:
