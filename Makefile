@@ -1,7 +1,7 @@
 # Each target does its own set-up; a second call finds it done.
 # The order of what a target needs is meant, also under make -j.
 .NOTPARALLEL:
-.PHONY: help demo test lint docs unit vm bench lab lab-test soak deps deps-demo deps-lab clean
+.PHONY: help demo test lint docs unit vm bench bench-class lab lab-test hub hub-test soak deps deps-demo deps-hub deps-lab clean
 
 VENV = .venv
 BIN  = $(VENV)/bin
@@ -12,6 +12,10 @@ TEST_PACKAGES = binutils git iproute2
 # The lab's database, and what makes its config drives; the rest of the lab is from PyPI. Not mariadb-server, which would
 # start one on the host.
 LAB_PACKAGES = genisoimage mariadb-client-core mariadb-server-core util-linux
+# The Hub's bed is made of namespaces, and its students use Chromium.
+HUB_PACKAGES = chromium fonts-liberation iproute2 libnss3-tools mmdebstrap procps uidmap util-linux
+# It needs users with numbers of their own: root, or somebody who may be root in a namespace.
+ROOTED = $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --map-auto)
 
 help:
 	@echo 'make demo    a Slurm cluster of three VMs on this machine, an MPI job on it, and away again'
@@ -23,6 +27,9 @@ help:
 	@echo 'make bench   the benchmarks'
 	@echo 'make lab     a real OpenStack control plane on this machine, to try things on; Ctrl-C ends it'
 	@echo 'make lab-test  the tests and benchmarks against that, without VMs'
+	@echo 'make hub     a Slurm cluster with JupyterHub on this machine without VMs, to try things on; Ctrl-C ends it'
+	@echo 'make hub-test  the tests on that, with a browser too'
+	@echo 'make bench-class  a class of 127 on it, and on a bare JupyterHub to compare; an hour, 20 GiB, an idle machine'
 	@echo 'make soak    the long sweeps on it: kill -9 after every request, 300 seeds of faults, 200 workers; hours'
 	@echo 'make deps    all that the above need: .venv and Debian packages'
 	@echo 'make clean   remove .venv and all that was built here'
@@ -32,7 +39,7 @@ demo: deps-demo $(VENV)/.run
 
 # Cheap before dear, so that a mistake is told within a minute. Here the chaos tests take all their hundred seeds.
 test: export VCLUSTER_CHAOS_SEEDS = 100
-test: deps deps-lab lint docs unit bench lab-test vm
+test: deps deps-lab deps-hub lint docs unit bench hub-test lab-test vm
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -61,6 +68,17 @@ lab-test: deps-lab
 	$(BIN)/pytest -n 3 --dist loadscope -m 'not vm and not browser' --timeout 600 --durations 10 tests/lab
 	$(BIN)/pytest -m lab --timeout 600 tests/bench
 
+# Flags by HUB=, such as HUB="--spec examples/workshop-slurm.yaml".
+hub: deps-hub
+	$(ROOTED) $(BIN)/python -m tests.hub up $(HUB)
+
+hub-test: deps-hub
+	$(ROOTED) $(BIN)/pytest -m hub --timeout 600 --durations 10 tests/hub tests/browser
+
+# The size and more by environment: tests/bench/bench_class.py.
+bench-class: deps-hub
+	$(ROOTED) $(BIN)/pytest -m hub -s tests/bench/bench_class.py
+
 soak: export VCLUSTER_SOAK = 1
 soak: deps-lab
 	$(BIN)/pytest -n 2 --dist worksteal -m lab --durations 10 tests/lab/sweep
@@ -75,6 +93,10 @@ deps-demo:
 deps-lab: $(VENV)/.dev
 	@sh .ci/debian.sh $(LAB_PACKAGES)
 	@$(BIN)/python -m tests.lab install
+
+deps-hub: $(VENV)/.dev
+	@sh .ci/debian.sh $(HUB_PACKAGES)
+	@$(ROOTED) $(BIN)/python -m tests.hub install
 
 $(BIN)/python:
 	@sh .ci/debian.sh $$(sh .ci/venv.sh) && sh .ci/venv.sh $(VENV)

@@ -137,7 +137,7 @@ class Bed:
         for slot in self.slots[1:]:
             self._say(slot.name)
             self._configure(slot.name)
-        self._wait("every worker in Slurm", self._all_idle)
+        self.wait_for_workers()
         if self.spec.jupyterhub is not None:
             self._say("the front door")
             self._open_door()
@@ -169,6 +169,10 @@ class Bed:
             ["munge", "slurmctld", "jupyterhub-proxy", "jupyterhub", "caddy"] if name == "head" else ["munge", "slurmd"]
         )
         self.machines[name].run("systemctl", "start", *units)
+
+    def wait_for_workers(self) -> None:
+        """Return when Slurm takes jobs on all of them."""
+        self._wait("every worker in Slurm", self._all_idle)
 
     # What one asks of it ---------------------------------------------------------------------------------------
 

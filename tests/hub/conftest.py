@@ -1,4 +1,4 @@
-"""One bed for all tests that ask for ``hub_bed``; each leaves it as it was."""
+"""What tests leave on the bed is looked at after each."""
 
 from __future__ import annotations
 
@@ -11,18 +11,9 @@ if TYPE_CHECKING:
     from tests.hub.bed import Bed
 
 
-@pytest.fixture(scope="session")
-def hub_bed() -> Iterator[Bed]:
-    """A head, two workers, four students and a teacher; with the marker ``hub``."""
-    from tests.hub.bed import Bed
-
-    with Bed() as bed:
-        yield bed
-
-
 @pytest.fixture
 def bed(hub_bed: Bed) -> Iterator[Bed]:
-    """The same, and no job is left when the test is over."""
+    """The bed of all tests; no job is left when the test is over."""
     yield hub_bed
     left = [job for job in hub_bed.jobs() if job[2] != "COMPLETING"]
     assert left == []

@@ -164,7 +164,11 @@ class Unit:
                 self.said = f"{self.name}: {line} failed"
         self.settled.set()
         if self.main:
-            return self.main.wait() == 0
+            code = self.main.wait()
+            if self.last("KillMode") != "process":
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.main.pid, signal.SIGKILL)  # what it left behind
+            return code == 0
         while Path(f"/proc/{self.pid}").exists():
             time.sleep(0.2)
         return not self.wanted
