@@ -10,7 +10,7 @@ import json
 import os
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from html import unescape
@@ -153,7 +153,7 @@ class Browser:
             raise Failed(f"{method} {plain(answer.path)}: {answer.status}{_because(answer.body)}")
         return answer
 
-    async def events(self, path: str, token: str) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, path: str, token: str) -> AsyncGenerator[dict[str, Any], None]:
         """A stream of events as the Hub's page of a starting server reads it; ends when the stream does.
 
         Raises:
@@ -167,8 +167,8 @@ class Browser:
                     raise Failed(f"GET {plain(path)}: {answer.status}{_because(await answer.read())}")
                 async for line in answer.content:
                     if line.startswith(b"data:"):
-                        yield json.loads(line.removeprefix(b"data:"))
-        except (aiohttp.ClientError, TimeoutError, OSError):
+                        yield dict(json.loads(line.removeprefix(b"data:")))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return  # the Hub restarted, or the proxy: a page would connect again
 
     @asynccontextmanager

@@ -9,6 +9,7 @@ import re
 import ssl
 import uuid
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -168,12 +169,14 @@ class _User:
         """Follow the progress as the page does, and connect again when the stream is cut, as the page does."""
         page = f"/hub/spawn-pending/{self.account.name}"
         while True:
-            async for event in self.browser.events(f"/hub/api/users/{self.account.name}/server/progress", page):
-                if event.get("ready"):
-                    return
-                if event.get("failed"):
-                    text = str(event.get("message", "")).replace(self.account.name, "NAME")
-                    raise Failed(f"spawn failed: {' '.join(text.split())[:200]}")
+            path = f"/hub/api/users/{self.account.name}/server/progress"
+            async with aclosing(self.browser.events(path, page)) as events:
+                async for event in events:
+                    if event.get("ready"):
+                        return
+                    if event.get("failed"):
+                        text = str(event.get("message", "")).replace(self.account.name, "NAME")
+                        raise Failed(f"spawn failed: {' '.join(text.split())[:200]}")
             await asyncio.sleep(1 + random.random())  # noqa: S311 - no secret
             if self.over.is_set():
                 raise Failed("stopped")

@@ -40,7 +40,16 @@ def unpack(frame: bytes) -> tuple[str, list[bytes]]:
         raise Failed("a frame from the kernel makes no sense")
     offsets = [int.from_bytes(frame[8 * i : 8 * i + 8], "little") for i in range(1, count + 1)]
     pieces = [frame[a:b] for a, b in pairwise(offsets)]
-    return pieces[0].decode(), pieces[1:]
+    return pieces[0].decode(errors="replace"), pieces[1:]
+
+
+def _read(parts: Sequence[bytes]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The header, the parent's header and the content of a message."""
+    try:
+        header, parent, _, content = (dict(json.loads(part)) for part in parts[: len(PARTS)])
+    except (TypeError, ValueError):
+        raise Failed("a message from the kernel makes no sense") from None
+    return header, parent, content
 
 
 class Cells:
@@ -116,7 +125,7 @@ class Cells:
                     raise Failed("the connection to the kernel was cut")
                 continue
             _, parts = unpack(message.data)
-            header, parent, _, content = (json.loads(part) for part in parts[: len(PARTS)])
+            header, parent, content = _read(parts)
             if content.get("execution_state") in {"dead", "autorestarting"}:
                 raise Failed("the kernel died")
             if parent.get("msg_id") == mine:
