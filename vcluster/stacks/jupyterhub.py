@@ -38,6 +38,7 @@ _ON_HEAD = (
     "hub_facts.py",
     "hub_front.py",
     "hub_login.py",
+    "hub_passwords.py",
     "hub_people.py",
     "hub_queue.py",
     "hub_rehearsal.py",
@@ -123,7 +124,7 @@ def files(site: Site, role: Role, values: Mapping[str, Any]) -> Iterator[File]:
     for name in _ON_HEAD:
         yield File(f"{LIBRARY}/{name}", lean(render(f"jupyterhub/{name}")))
     yield _data("hub.json", facts(site))
-    yield _data("people.initial.json", {"people": _people(site.spec), "next_uid": FIRST_UID})
+    yield _list(site.spec)
     yield _data("passwords.initial.json", _passwords(site))
     yield from _secrets(site, hub)
 
@@ -187,10 +188,6 @@ def _room(spec: ClusterSpec, workers: list[Slot]) -> int:
     return sum(min(per_node(slot.flavor, profile, hub.cpu_oversubscribe)) for slot, profile in nodes)
 
 
-def _people(spec: ClusterSpec) -> dict[str, dict[str, Any]]:
-    return {person.name: entry(person) for person in people(spec)}
-
-
 def entry(person: Person) -> dict[str, Any]:
     """Somebody as the head's list has them, below their name."""
     known: dict[str, Any] = {
@@ -248,6 +245,13 @@ def _quoted(secret: str) -> str:
 
 def _environment(values: Mapping[str, str]) -> str:
     return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+def _list(spec: ClusterSpec) -> File:
+    """The first list of people, one a line: the user data of a class has little room."""
+    named = (f"{json.dumps(person.name)}: {json.dumps(entry(person), ensure_ascii=False)}" for person in people(spec))
+    text = ",\n".join(named)
+    return File(f"{FOLDER}/people.initial.json", f'{{"next_uid": {FIRST_UID}, "people": {{\n{text}\n}}}}\n', 0o640)
 
 
 def _data(name: str, data: Mapping[str, Any]) -> File:

@@ -14,7 +14,7 @@ from vcluster.render import render
 from vcluster.stacks import jupyterhub
 from vcluster.stacks.base import ADMIN_USER, HEAD_SECRET, HEAD_SPEC, Site
 from vcluster.stacks.hostlist import compress, runs
-from vcluster.stacks.userdata import File, write_files
+from vcluster.stacks.userdata import File, lean, write_files
 
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
@@ -90,7 +90,7 @@ class SlurmStack:
         if role not in texts:
             values = self._values(site, role)
             files = _HEAD if role is Role.HEAD else _WORKER
-            rendered = [File(path, render(name, **values), mode) for path, name, mode in (*_EVERY, *files)]
+            rendered = [File(path, _lean(render(name, **values)), mode) for path, name, mode in (*_EVERY, *files)]
             made = (*self._made(site, role, values), *jupyterhub.files(site, role, values))
             texts[role] = (values, write_files([*rendered, *made]))
         return texts[role]
@@ -138,7 +138,7 @@ class SlurmStack:
             yield File(HEAD_SECRET, f"{site.keyring.encoded}\n", 0o600)
             yield File(HEAD_SPEC, spec.to_yaml(), 0o600)
             for path, name, mode in _EXPIRING if values["expiring"] else ():
-                yield File(path, render(name), mode)
+                yield File(path, _lean(render(name)), mode)
             for user in spec.users:
                 yield File(f"/etc/vcluster/keys/{user.name}", _lines(user.ssh_keys))
         yield File("/var/lib/vcluster/cluster.json", json.dumps(_facts(site), indent=1) + "\n")
@@ -189,6 +189,10 @@ _WORKER = (
     (f"{UNITS}/vcluster-report.service", "slurm/vcluster-report.service", 0o644),
     (f"{LIBRARY}/report", "slurm/vcluster-report", 0o755),
 )
+
+
+def _lean(text: str) -> str:
+    return lean(text) if text.startswith("#!/usr/bin/python3") else text
 
 
 def _lines(lines: Sequence[str]) -> str:
