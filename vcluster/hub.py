@@ -30,11 +30,13 @@ class HubPasswords:
         method: how people log in, as ``jupyterhub.auth.method``.
         shared: the class's; empty where people have their own.
         admin: the admins' and instructors'.
+        own: what one person's was changed to; empty where they choose it at their next login.
     """
 
     method: str
     shared: str = field(repr=False)
     admin: str = field(repr=False)
+    own: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,15 +230,15 @@ class Hub:
         """The passwords, after one was changed.
 
         Args:
-            who: ``class`` or ``admin`` to change that one; empty only shows them.
+            who: ``class``, ``admin`` or a person's name to change that one; empty only shows them.
             password: the new one; empty makes one.
 
         Raises:
-            UsageError: there is no such password, or it is too short.
+            UsageError: there is no such password here, or it is too short.
         """
         given = {key: value for key, value in (("who", who), ("password", password)) if value}
         told = self._people("password", given)
-        return HubPasswords(told["method"], told["class"] or "", told["admin"] or "")
+        return HubPasswords(told["method"], told["class"] or "", told["admin"] or "", told["own"] or "")
 
     def rehearsal_begin(self, users: int, *, force: bool = False) -> Mapping[str, Any]:
         """Make accounts for a rehearsal; gives ``users``, ``password``, ``url``, ``ca``, ``fingerprint``, ``capacity``.

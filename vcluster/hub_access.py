@@ -73,11 +73,11 @@ class HubAccess(Access):
         """The Hub's passwords, after one was changed; who is logged in stays so.
 
         Args:
-            who: ``class`` or ``admin`` to change that one; empty only shows them.
+            who: ``class``, ``admin`` or a person's name to change that one; empty only shows them.
             password: the new one; empty makes one.
 
         Raises:
-            UsageError: there is no such password, or it is too short; or as :meth:`hub_status`.
+            UsageError: there is no such password here, or it is too short; or as :meth:`hub_status`.
             CloudError: the head did not answer.
         """
         with self._hub() as hub:

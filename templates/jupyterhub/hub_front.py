@@ -18,8 +18,6 @@ from hub_state import ROOT, Sorry, alone, facts, gid, keep, read, run, write
 
 TLS = ROOT / "etc/vcluster/tls"
 FRONT = "front.json"
-SHOWN = "shown.json"
-"""There once a person has seen the passwords."""
 
 CA_DAYS = 3650
 LEAF_DAYS = 397
@@ -74,7 +72,7 @@ def front(given):
         time.sleep(1)  # it still answers for a moment
     if before != url or old is None:
         ready = wait_until_up(HUB_SECONDS)
-    return {"url": url, "first": read(SHOWN) is None, "ready": ready, **authority()}
+    return {"url": url, "first": read("shown.json") is None, "ready": ready, **authority()}
 
 
 def authority():

@@ -5,26 +5,25 @@ copy of that under ``/home/.vcluster``, from where each worker takes it before a
 """
 
 import contextlib
+import json
 import os
 import pwd
 import re
-import secrets
 import shutil
 from pathlib import Path
 
 from hub_api import Down, Hub
-from hub_state import FOLDER, ROOT, Sorry, alone, facts, gid, keep, read, run, write
+from hub_state import FOLDER, ROOT, Sorry, alone, gid, keep, read, run, write
 
-PEOPLE, PASSWORDS, SHOWN = "people.json", "passwords.json", "shown.json"
+PEOPLE, PASSWORDS = "people.json", "passwords.json"
 NOTEBOOKS, INSTRUCTORS = 2500, 2501
 FIRST_ADDED = 20001
 EXTRA = ROOT / "var/lib/extrausers"
 SHARED = ROOT / "home/.vcluster/extrausers"
+HASHES = ROOT / "etc/vcluster/secrets/people-shadow.json"
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 KINDS = ("user", "student", "instructor", "rehearsal")
-LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
-"""None that is taken for another when it is read from a wall."""
 
 
 # The book --------------------------------------------------------------------------------------------------------
@@ -234,10 +233,13 @@ def home_of(name, entry):
     return Path("/home/.rehearsal" if entry["kind"] == "rehearsal" else "/home") / name
 
 
-def passwd_lines(people):
+def passwd_lines(people, hashes=()):
     """Accounts as /etc/passwd has them; those of the spec's ``users`` are in that itself."""
     rows = sorted((entry["uid"], name, entry) for name, entry in people.items() if entry["kind"] != "user")
-    return "".join(f"{name}:*:{uid}:{uid}::{home_of(name, entry)}:/bin/bash\n" for uid, name, entry in rows)
+    return "".join(
+        f"{name}:{'x' if name in hashes else '*'}:{uid}:{uid}::{home_of(name, entry)}:/bin/bash\n"
+        for uid, name, entry in rows
+    )
 
 
 def group_lines(people):
@@ -251,7 +253,7 @@ def group_lines(people):
 def install(known):
     """Put accounts where the machines look for them, and make the homes that are not there. Call it alone."""
     people = known["people"]
-    texts = {"passwd": passwd_lines(people), "group": group_lines(people)}
+    groups, hashes = group_lines(people), own_hashes()
     for folder in (EXTRA, SHARED.parent, SHARED):
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         folder.chmod(0o755)
@@ -259,11 +261,27 @@ def install(known):
     for name, entry in people.items():
         if entry["kind"] != "user":
             make_home(name, entry)
+    if hashes:  # people log in by the head's own passwords (pam), which no other machine has
+        lines = (f"{name}:{hashes[name]}:19000:0:99999:7:::\n" for name in sorted(people) if name in hashes)
+        replaced(EXTRA / "shadow", "".join(lines), 0o640, "shadow")
+    replaced(EXTRA / "passwd", passwd_lines(people, hashes), 0o644)
+    replaced(SHARED / "passwd", passwd_lines(people), 0o644)
     for folder in (EXTRA, SHARED):
-        for name, text in texts.items():
-            path = folder / name
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
-                write(path, text, 0o644)
+        replaced(folder / "group", groups, 0o644)
+
+
+def replaced(path, text, mode, group="root"):
+    """Write a file if it is not so already."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write(path, text, mode, group)
+
+
+def own_hashes():
+    """Name to hash of the passwords that people of the head's accounts have; for root alone."""
+    try:
+        return json.loads(HASHES.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
 
 
 def make_home(name, entry):
@@ -288,49 +306,3 @@ def make_home(name, entry):
             os.chown(path, entry["uid"], entry["uid"], follow_symlinks=False)
     draft.chmod(0o700)
     draft.rename(home)
-
-
-# Passwords -------------------------------------------------------------------------------------------------------
-
-
-def readable():
-    """A password to be read aloud: 79 bits."""
-    return "-".join("".join(secrets.choice(LETTERS) for _ in range(4)) for _ in range(4))
-
-
-def password(given):
-    """Show the passwords, or change one.
-
-    Args:
-        given: ``{}`` shows them; ``{"who": "class" or "admin"}`` makes a new one, or takes ``"password"``.
-
-    Returns:
-        Both; the class's is None where people have other ways to log in than one password for all.
-    """
-    method = facts().get("auth", {}).get("method", "")
-    shared = method == "shared-password"
-    with alone():
-        known = read(PASSWORDS) or {}
-        who = given.get("who")
-        if who:
-            if who not in ("class", "admin"):
-                raise Sorry(f"there is a password for the class and one for the admins, none for {who!r}")
-            if who == "class" and not shared:
-                raise Sorry(f"people log in by {method}: there is no password for the class")
-            known[who] = given.get("password") or (readable() if who == "class" else secrets.token_hex(16))
-            _check_password(known, who)
-            keep(PASSWORDS, known)
-        if read(SHOWN) is None:
-            keep(SHOWN, {"shown": True})
-    return {"class": known.get("class") if shared else None, "admin": known.get("admin"), "method": method}
-
-
-def _check_password(known, who):
-    least = 8 if who == "class" else 12
-    text = known[who]
-    if len(text) < least:
-        raise Sorry(f"the {who} password needs {least} characters or more")
-    if not (text.isascii() and text.isprintable()):
-        raise Sorry("a password of printable ASCII, please: keyboards differ")
-    if known.get("class") == known.get("admin"):
-        raise Sorry("the class's password and the admins' must differ")

@@ -134,6 +134,14 @@ def test_passwords_are_shown_made_and_set(hub: PretendedHub, capsys: pytest.Capt
     assert result(capsys, "users", "demo", "password", "admin")["passwords"] == {"admin": "given-by-me"}
 
 
+def test_a_persons_own_password(hub: PretendedHub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["users", "demo", "password", "ann", "--new", *ON_MEMORY]) == 0
+    assert capsys.readouterr().out == "ann  new-ann-password\n"
+    hub.down = "chosen by themselves"
+    assert main(["users", "demo", "password", "ann", "--new", *ON_MEMORY]) == 0
+    assert capsys.readouterr().out == "ann chooses a new one at the next login\n"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -141,7 +149,7 @@ def test_passwords_are_shown_made_and_set(hub: PretendedHub, capsys: pytest.Capt
         (["remove"], "Missing argument"),
         (["password", "--new"], "which password"),
         (["password", "class", "--new", "--file", "x"], "say one of the two"),
-        (["password", "root"], "'root' is not one of"),
+        (["password", "ann"], "nobody knows the password of ann"),
         (["password", "class", "--file", "empty"], "is empty"),
         (["password", "class", "--file", "nowhere"], "cannot be read"),
         (["dance"], "No such command"),

@@ -181,7 +181,7 @@ def answering(stdout: str = "", stderr: str = "", code: int = 0) -> tuple[Hub, l
 
 
 def test_secrets_go_to_standard_input() -> None:
-    hub, asked = answering('{"class": "x", "admin": null, "method": "shared-password"}')
+    hub, asked = answering('{"class": "x", "admin": null, "method": "shared-password", "own": null}')
     hub.passwords("class", "top secret")
     ((command, stdin),) = asked
     assert command == "sudo -n /usr/local/sbin/vcluster-hub people password"

@@ -74,7 +74,7 @@ def test_a_new_address_restarts_what_must_know_it_once(head: Head) -> None:
     assert first["fingerprint"].count(":") == 31
     assert head.called() == ["systemctl restart caddy.service", "systemctl restart --no-block jupyterhub.service"]
     head.module("hub_people").init()
-    head.module("hub_people").password({})
+    head.module("hub_passwords").password({})
     again = front.front({"url": URL})
     assert not again["first"]
     assert again["fingerprint"] == first["fingerprint"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dbm
 import os
 import re
 import stat
+import subprocess
 from typing import Any
 
 import pytest
@@ -159,9 +161,16 @@ def test_a_list_with_what_servers_do(head: Head) -> None:
     assert "503" in told["problem"]
 
 
+def passwords(head: Head, method: str = "shared-password", **people: dict[str, Any]) -> Any:
+    head.facts(auth={"method": method})
+    begin(head, **people)
+    return head.module("hub_passwords")
+
+
 def test_passwords_are_shown_and_changed(head: Head) -> None:
-    module = begin(head)
-    assert module.password({}) == {"class": "class-word-1", "admin": "a" * 32, "method": "shared-password"}
+    module = passwords(head)
+    shown = {"class": "class-word-1", "admin": "a" * 32, "method": "shared-password", "own": None}
+    assert module.password({}) == shown
     new = module.password({"who": "class"})["class"]
     assert re.fullmatch(r"([a-hjkmnp-z2-9]{4}-){3}[a-hjkmnp-z2-9]{4}", new)
     assert module.password({"who": "admin", "password": "b" * 32})["admin"] == "b" * 32
@@ -176,19 +185,54 @@ def test_passwords_are_shown_and_changed(head: Head) -> None:
         ({"who": "admin", "password": "b" * 11}, "12 characters"),
         ({"who": "class", "password": "pässword-long"}, "ASCII"),
         ({"who": "class", "password": "a" * 32}, "must differ"),
-        ({"who": "root"}, "none for 'root'"),
+        ({"who": "nobody"}, "not known here: nobody"),
+        ({"who": "ann"}, "ann has no password here: people type the class's"),
     ],
 )
 def test_bad_passwords_change_nothing(head: Head, given: dict[str, str], said: str) -> None:
-    module = begin(head)
+    module = passwords(head, ann=student(10001))
     with pytest.raises(module.Sorry, match=said):
         module.password(given)
     assert head.read("passwords.json")["class"] == "class-word-1"
 
 
 def test_no_passwords_are_kept_where_a_provider_has_them(head: Head) -> None:
-    module = begin(head)
-    head.facts(auth={"method": "github"})
+    module = passwords(head, "github", ann=student(10001))
     with pytest.raises(module.Sorry, match="log in by github"):
         module.password({"who": "class"})
-    assert module.password({}) == {"class": None, "admin": "a" * 32, "method": "github"}
+    with pytest.raises(module.Sorry, match="log in by github"):
+        module.password({"who": "ann"})
+    assert module.password({}) == {"class": None, "admin": "a" * 32, "method": "github", "own": None}
+
+
+def test_with_pam_people_have_passwords_on_the_head_alone(head: Head) -> None:
+    module = passwords(head, "pam", ann=student(10001), bob=student(10002))
+    own = module.password({"who": "ann"})["own"]
+    assert len(own) == 19
+    (line,) = extra(head, "shadow")
+    name, digest, *_ = line.split(":")
+    assert name == "ann"
+    salt = digest.split("$")[2]
+    done = subprocess.run(["openssl", "passwd", "-6", "-salt", salt, own], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == digest
+    assert [row.split(":")[1] for row in extra(head, "passwd")] == ["x", "*"]
+    shared = head.root / "home/.vcluster/extrausers"
+    assert "x" not in {row.split(":")[1] for row in (shared / "passwd").read_text().splitlines()}
+    assert not (shared / "shadow").exists()
+    assert stat.S_IMODE((head.root / "var/lib/extrausers/shadow").stat().st_mode) == 0o640
+    assert module.password({"who": "bob", "password": "my own choice"})["own"] == "my own choice"
+    assert len(extra(head, "shadow")) == 2
+
+
+def test_a_first_password_is_forgotten(head: Head) -> None:
+    module = passwords(head, "firstuse", ann=student(10001))
+    path = head.root / "var/lib/jupyterhub/first-use.dbm"
+    assert module.password({"who": "ann"})["own"] is None  # nobody has typed one yet
+    path.parent.mkdir(parents=True)
+    with dbm.open(str(path), "c") as known:
+        known[b"ann"] = known[b"bob"] = b"hash"
+    module.password({"who": "ann"})
+    with dbm.open(str(path), "r") as known:
+        assert known.keys() == [b"bob"]
+    with pytest.raises(module.Sorry, match="forgotten, not set"):
+        module.password({"who": "ann", "password": "a long password"})

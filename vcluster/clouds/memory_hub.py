@@ -51,9 +51,12 @@ class PretendedHub:
                 return {**up, **counts, "method": "shared-password", "provider": None}
             case ["people", "password"]:
                 self.seen = True
-                if who := (given or {}).get("who"):
+                told = {"method": "shared-password", "own": None}
+                if (who := (given or {}).get("who")) in self.words:
                     self.words[who] = given.get("password") or f"new-{who}-password"
-                return {**self.words, "method": "shared-password"}
+                elif who:
+                    told["own"] = given.get("password") or ("" if self.down else f"new-{who}-password")
+                return {**self.words, **told}
             case ["people", verb]:
                 return self._people(verb, given)
         raise LookupError(f"usage: {words}")

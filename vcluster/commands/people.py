@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vcluster.hub import NewPerson
 
 MOST_CSV = 512 * 1024
+SHARED = ("class", "admin")
 
 
 @click.group(
@@ -115,20 +116,28 @@ def remove_(target: str, people: tuple[str, ...], how: How) -> None:
 
 
 @users_.command("password")
-@click.argument("who", type=click.Choice(["class", "admin"]), required=False)
+@click.argument("who", metavar="[class|admin|PERSON]", required=False)
 @click.option("--new", is_flag=True, help="Make a new one; the old one is worth nothing then.")
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Set the one in a file's first line.")
 @options(CLOUD, OWNER)
 @click.pass_obj
 def password_(target: str, who: str | None, new: bool, file: Path | None, how: How) -> None:
-    """Shows the passwords. With class or admin and --new or --file it changes that one; who is logged in stays so."""
+    """Shows the class's password and the admins'. With --new or --file it changes that of class or admin, or that of
+    a PERSON where people have their own (firstuse, pam). Who is logged in stays so.
+    """
     if (new or file) and who is None:
-        raise Misused("which password is to be changed?", "say class or admin")
+        raise Misused("which password is to be changed?", "say class, admin, or a person's name")
     if new and file:
         raise Misused("--new makes a password, --file sets one", "say one of the two")
+    if who not in (None, *SHARED) and not (new or file):
+        raise Misused(f"nobody knows the password of {clean(who)}", "--new makes a new one")
     given = "" if file is None else _secret(file)
     with open_cluster(target, how.cloud, how.owner) as cluster:
-        words = cluster.users_password(who or "" if new or file else "", given)
+        words = cluster.users_password((who or "") if new or file else "", given)
+    if who is not None and who not in SHARED:
+        text = f"{clean(who)}  {clean(words.own)}" if words.own else f"{clean(who)} chooses a new one at the next login"
+        how.result("users password", {"cluster": cluster.name, "passwords": {who: words.own}}, text)
+        return
     wanted = {"class": words.shared, "admin": words.admin}
     shown = {kind: word for kind, word in wanted.items() if word and who in (None, kind)}
     if not shown:
