@@ -169,9 +169,26 @@ def test_a_class_against_a_bare_hub() -> None:
     most = largest(users, folder) if number("_MOST", 0) else None
     summary = {"users": users, "ratio": round(ratio, 3), "bound": BOUND, "largest": most, "runs": told}
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (folder / "summary.md").write_text(as_table(told))
     say(f"95th percentile from log-in to first cell: {ratio:.2f} times a bare Hub's (at most {BOUND})")
     assert [report.verdict for report in mine if not report.passed] == []
     assert ratio <= BOUND
+
+
+def as_table(runs: list[dict[str, Any]]) -> str:
+    """The figures as they go into the documentation."""
+    lines = [
+        "| run | users | failed | first cell, median | 95 % | longest | servers' start, 95 % | memory | processors |"
+    ]
+    lines.append("|---" * 9 + "|")
+    for run in runs:
+        whole, start = run["times"].get("until cell"), run["times"].get("spawn")
+        failed = sum(failure["count"] for failure in run["failures"])
+        times = [f"{whole[key]:.1f} s" for key in ("p50", "p95", "longest")] if whole else ["-"] * 3
+        times.append(f"{start['p95']:.1f} s" if start else "-")
+        cells = [run["name"], run["users"], failed, *times, f"{run['memory'] / 2**30:.1f} GiB", f"{run['cpu']:.0f} s"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def largest(start: int, folder: Path) -> int:
