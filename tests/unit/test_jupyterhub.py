@@ -64,6 +64,12 @@ def test_programs_are_whole(head: dict[str, str], worker: dict[str, str]) -> Non
     assert {path.name for path in PROGRAMS.glob("*.py")} <= named
 
 
+def test_no_template_is_left_as_it_is(head: dict[str, str], worker: dict[str, str]) -> None:
+    for path, text in {**head, **worker}.items():
+        if not path.endswith("install.sh"):
+            assert not re.search(r"\{%|\{\{ ", text), path
+
+
 def test_shell_is_shell(head: dict[str, str], worker: dict[str, str]) -> None:
     for texts in (head, worker):
         for path in ("/usr/local/sbin/vcluster-configure", "/usr/local/lib/vcluster/install.sh"):

@@ -55,7 +55,7 @@ _HEAD = (
     ("/etc/sudoers.d/vcluster-jupyterhub", "jupyterhub/sudoers", 0o440),
     ("/etc/caddy/Caddyfile", "jupyterhub/Caddyfile.j2", 0o644),
     ("/etc/sysctl.d/91-vcluster-hub.conf", "jupyterhub/sysctl.conf", 0o644),
-    (f"{UNITS}/caddy.service.d/vcluster.conf", "jupyterhub/caddy.service.conf", 0o644),
+    (f"{UNITS}/caddy.service.d/vcluster.conf", "jupyterhub/caddy.service.conf.j2", 0o644),
     (f"{UNITS}/jupyterhub.service", "jupyterhub/jupyterhub.service.j2", 0o644),
     (f"{UNITS}/jupyterhub-proxy.service", "jupyterhub/jupyterhub-proxy.service.j2", 0o644),
 )
