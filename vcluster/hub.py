@@ -47,13 +47,15 @@ class HubDoor:
         url: what they type.
         fingerprint: SHA-256 of the cluster's own certificate authority; empty with a domain.
         ca: that authority's certificate, PEM; empty with a domain.
-        passwords: told when the Hub was given its first address, and None ever after.
+        passwords: told until somebody has seen them, and None ever after.
+        problem: what could not be done with the people whom the spec does not name any more, or empty.
     """
 
     url: str
     fingerprint: str = ""
     ca: str = field(default="", repr=False)
     passwords: HubPasswords | None = field(default=None, repr=False)
+    problem: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the passwords: what is printed as JSON is often kept."""
@@ -176,7 +178,7 @@ class Hub:
         raise (TemporaryError if told.get("temporary") else PermanentError)(message)
 
     def front(self, url: str, people: Sequence[Mapping[str, Any]] = ()) -> tuple[HubDoor, bool]:
-        """Tell the Hub under which address people come; and whether this was its first.
+        """Tell the Hub under which address people come; and whether nobody has seen its passwords yet.
 
         Args:
             people: everybody whom the spec names, each with ``name`` and ``uid``: who is new there comes in, who is not
@@ -192,7 +194,8 @@ class Hub:
                 "the Hub does not answer at its new address yet",
                 remedy="`vcluster ssh NAME -- sudo journalctl -u jupyterhub` says why",
             )
-        return HubDoor(told["url"], told["fingerprint"] or "", told["ca"] or ""), bool(told["first"])
+        problem = (told.get("people") or {}).get("problem", "")
+        return HubDoor(told["url"], told["fingerprint"] or "", told["ca"] or "", problem=problem), bool(told["first"])
 
     def status(self) -> HubStatus:
         """How it is; a Hub that is down is an answer, not an error."""

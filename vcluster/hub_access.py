@@ -125,6 +125,8 @@ class HubAccess(Access):
                 check_domain(spec, web.host)
                 with self._hub(endpoint) as hub:
                     door, first = hub.front(url, everybody)
+                    if door.problem:
+                        self._log(f"not all who left are out of the Hub: {door.problem}", level="warning")
                     return replace(door, passwords=hub.passwords()) if first else door
             except TemporaryError as error:
                 if attempt + 1 == FRONT_TRIES:

@@ -211,6 +211,14 @@ def test_a_hub_that_is_not_back_yet_is_weather() -> None:
         hub.front("https://a/")
 
 
+def test_who_could_not_be_turned_out_is_told() -> None:
+    told = {"url": "https://a/", "ready": True, "first": False, "ca": None, "fingerprint": None}
+    hub, asked = answering(json.dumps({**told, "people": {"problem": "scancel: no answer"}}))
+    door, first = hub.front("https://a/", [{"name": "ann", "uid": 10001}])
+    assert (door.problem, door.ca, first) == ("scancel: no answer", "", False)
+    assert json.loads(asked[0][1])["people"] == [{"name": "ann", "uid": 10001}]
+
+
 def test_a_rehearsal_is_refused_as_a_wrong_command() -> None:
     hub, asked = answering('{"error": "room for 3 more notebooks"}', code=1)
     with pytest.raises(UsageError, match="room for 3"):
