@@ -41,7 +41,7 @@ pytestmark = pytest.mark.hub
 BOUND = 1.5
 """How many times a bare Hub's 95th percentile from log-in to first cell ours may take."""
 
-MEMORY_OF_ONE = 175 << 20
+MEMORY_OF_ONE = 150 << 20
 """Bytes that a user takes at most: a server, a kernel, and for ours slurmstepd."""
 
 KEPT_FREE = 1 << 30

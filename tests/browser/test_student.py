@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Error, Page, expect
-
-from tests.browser.conftest import launch
+from playwright.sync_api import Browser, Error, Locator, Page, expect
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +33,17 @@ def log_in(page: Page, url: str, name: str, password: str) -> None:
     page.click("#login_submit")
 
 
+def run(page: Page, output: Locator) -> None:
+    """Run the first cell; what is asked before JupyterLab has the kernel's ear is lost now and then, so ask again."""
+    for _ in range(4):
+        page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Shift+Enter")
+        with contextlib.suppress(AssertionError):
+            expect(output).to_contain_text("]", timeout=30_000)
+            return
+    expect(output).to_contain_text("]")
+
+
 def test_a_student_works_and_logs_out(hub_bed: Bed, page: Page, shot: Shot) -> None:
     hub_bed.head.run("sh", "-c", "echo hello > /srv/shared/welcome.txt")
     page.goto(hub_bed.url)
@@ -44,11 +54,12 @@ def test_a_student_works_and_logs_out(hub_bed: Bed, page: Page, shot: Shot) -> N
     page.locator('.jp-LauncherCard[data-category="Notebook"]').first.click(timeout=120_000)
     shot("2-lab")
     editor = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
+    expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle", timeout=120_000)
     editor.click()
     page.keyboard.insert_text(CELL)
-    page.keyboard.press("Shift+Enter")
+    expect(editor).to_contain_text("SLURM_JOB_ID")
     output = page.locator(".jp-OutputArea-output pre").first
-    expect(output).to_contain_text("]", timeout=120_000)
+    run(page, output)
     shot("3-cell")
     host, job, shared = json.loads(output.inner_text())
     assert host in hub_bed.machines
@@ -79,18 +90,32 @@ def test_nobody_else_gets_in(hub_bed: Bed, page: Page, shot: Shot, name: str, ri
     for place in ("hub/home", f"user/{name}/lab", "hub/admin"):
         page.goto(f"{hub_bed.url}{place}")
         expect(page.locator("#password_input")).to_be_visible()
-    assert hub_bed.jobs() == []
+    assert name not in [user for _, user, *_ in hub_bed.jobs()]
 
 
-def test_a_browser_that_does_not_know_the_authority_warns(hub_bed: Bed, tmp_path: Path) -> None:
-    for browser in launch(tmp_path):
-        with pytest.raises(Error, match="ERR_CERT_AUTHORITY_INVALID"):
-            browser.new_page().goto(hub_bed.url)
+def test_a_browser_that_does_not_know_the_authority_warns(
+    hub_bed: Bed, launch: Callable[[Path], Browser], tmp_path: Path
+) -> None:
+    browser = launch(tmp_path)
+    with pytest.raises(Error, match="ERR_CERT_AUTHORITY_INVALID"):
+        browser.new_page().goto(hub_bed.url)
+    browser.close()
 
 
-def test_the_teacher_sees_students_servers_and_stops_one(hub_bed: Bed, page: Page, shot: Shot) -> None:
-    """Waits for a student's server through the admin page, which lists it with a button to stop it."""
+def test_the_teacher_sees_a_students_server_and_stops_it(
+    hub_bed: Bed, trusting: Browser, page: Page, shot: Shot
+) -> None:
+    student = trusting.new_context().new_page()
+    log_in(student, hub_bed.url, "student-003", hub_bed.passwords()["class"])
+    student.wait_for_url(re.compile(r"/user/student-003/lab"), timeout=180_000)
     log_in(page, hub_bed.url, "teacher", hub_bed.passwords()["admin"])
     page.goto(f"{hub_bed.url}hub/admin")
-    expect(page.get_by_text("student-001").first).to_be_visible()
-    shot("admin")
+    row = page.get_by_role("row").filter(has_text="student-003")
+    stop = row.get_by_role("button", name="Stop Server")
+    expect(stop).to_be_visible()
+    shot("1-admin")
+    stop.click()
+    expect(row.get_by_role("button", name="Start Server")).to_be_visible()
+    shot("2-stopped")
+    assert "student-003" not in [user for _, user, state, _ in hub_bed.jobs() if state == "RUNNING"]
+    student.context.close()
