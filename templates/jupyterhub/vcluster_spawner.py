@@ -64,6 +64,12 @@ class Shared:
     queue = None
     helpers = None
 
+    @classmethod
+    def ready(cls, hub, log):
+        """Made by whoever needs it first, in the Hub's loop."""
+        if cls.queue is None:
+            cls.queue, cls.helpers = Queue(hub["squeue"], log), asyncio.Semaphore(HELPERS_AT_ONCE)
+
 
 class NotebookSpawner(batchspawner.SlurmSpawner):
     """See above."""
@@ -77,9 +83,7 @@ class NotebookSpawner(batchspawner.SlurmSpawner):
         self._port = 0
         self._submitted = 0.0
         self._word = ""
-        if Shared.queue is None:
-            Shared.queue = Queue(self.cluster["squeue"], self.log)
-            Shared.helpers = asyncio.Semaphore(HELPERS_AT_ONCE)
+        Shared.ready(self.cluster, self.log)
 
     # -- what people choose --------------------------------------------------------------------------------------
 
@@ -236,11 +240,10 @@ async def ask_helper(command, request):
 
 async def watch(app, hub):
     """Cancel, for as long as the Hub runs, jobs of which it does not know: each was seen twice, minutes apart."""
+    Shared.ready(hub, app.log)
     suspects = set()
     while True:
         await asyncio.sleep(ORPHANS_EVERY)
-        if Shared.queue is None:
-            Shared.queue = Queue(hub["squeue"], app.log)
         jobs = await Shared.queue.look(LOOK_STARTING)
         if jobs is None:
             continue

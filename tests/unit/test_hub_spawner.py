@@ -189,6 +189,41 @@ def test_of_what_is_posted_only_a_profiles_name_counts(server: Any, options: Any
     assert server.profile["name"] == profile
 
 
+def test_what_the_watch_made_serves_spawners_too(hub: SimpleNamespace) -> None:
+    shared = hub.spawner.Shared
+    shared.ready(FACTS, Log())
+    made = (shared.queue, shared.helpers)
+    assert None not in made
+    shared.ready(FACTS, Log())
+    assert (shared.queue, shared.helpers) == made
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_job_of_no_server_is_cancelled_when_seen_twice(
+    hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    async def helper(_command: Any, request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(request)
+        return {}
+
+    rows = [SimpleNamespace(state={"job_id": "7"} if known else {})]
+    app = SimpleNamespace(log=Log(), db=SimpleNamespace(query=lambda _kind: rows))
+    monkeypatch.setattr(hub.spawner, "ORPHANS_EVERY", 0.0)
+    monkeypatch.setattr(hub.spawner, "ask_helper", helper)
+    monkeypatch.setattr(hub.spawner.Shared, "queue", Queue(hub.queue.parse(RUNNING), hub.queue.parse(RUNNING), None))
+
+    async def watched() -> None:
+        task = asyncio.create_task(hub.spawner.watch(app, FACTS))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(watched())
+    assert asked == ([] if known else [{"do": "cancel", "user": "ann", "job": 7}])
+
+
 def test_a_choice_is_offered_and_escaped(hub: SimpleNamespace) -> None:
     profiles = [{**FACTS["profiles"][0], "description": "<script>"}, FACTS["profiles"][1]]
     text = hub.spawner.form(profiles)
