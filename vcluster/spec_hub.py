@@ -159,7 +159,7 @@ class PeopleSpec(Model):
         default="student", description="How their names begin", examples=["guest"]
     )
     quota: Annotated[int | None, BeforeValidator(hub.quota), any_size(hub.LEAST_QUOTA), Kind("size")] = Field(
-        default=None, description="How much each of all these may store. Default: no limit", examples=["5G"]
+        default=None, description="How much each of all these may store; not for now. Default: no limit"
     )
 
     @classmethod
