@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Error, Locator, Page, expect
+from playwright.sync_api import Browser, Error, Page, expect
+
+from tests.browser.chromium import WHERE, log_in, log_out, new_notebook, run_cell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,29 +21,6 @@ pytestmark = [pytest.mark.hub, pytest.mark.browser]
 
 Shot = Callable[[str], None]
 
-CELL = (
-    "import json, os, socket; "
-    "print(json.dumps([socket.gethostname(), os.environ['SLURM_JOB_ID'], os.listdir('/srv/shared')]))"
-)
-
-
-def log_in(page: Page, url: str, name: str, password: str) -> None:
-    page.goto(url)
-    page.fill("#username_input", name)
-    page.fill("#password_input", password)
-    page.click("#login_submit")
-
-
-def run(page: Page, output: Locator) -> None:
-    """Run the first cell; what is asked before JupyterLab has the kernel's ear is lost now and then, so ask again."""
-    for _ in range(4):
-        page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
-        page.keyboard.press("Shift+Enter")
-        with contextlib.suppress(AssertionError):
-            expect(output).to_contain_text("]", timeout=30_000)
-            return
-    expect(output).to_contain_text("]")
-
 
 def test_a_student_works_and_logs_out(hub_bed: Bed, page: Page, shot: Shot) -> None:
     hub_bed.head.run("sh", "-c", "echo hello > /srv/shared/welcome.txt")
@@ -51,27 +29,16 @@ def test_a_student_works_and_logs_out(hub_bed: Bed, page: Page, shot: Shot) -> N
     shot("1-login")
     log_in(page, hub_bed.url, "student-001", hub_bed.passwords()["class"])
     page.wait_for_url(re.compile(r"/user/student-001/lab"), timeout=180_000)
-    page.locator('.jp-LauncherCard[data-category="Notebook"]').first.click(timeout=120_000)
+    new_notebook(page)
     shot("2-lab")
-    editor = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
-    expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle", timeout=120_000)
-    editor.click()
-    page.keyboard.insert_text(CELL)
-    expect(editor).to_contain_text("SLURM_JOB_ID")
-    output = page.locator(".jp-OutputArea-output pre").first
-    run(page, output)
+    host, job, shared = json.loads(run_cell(page, WHERE))
     shot("3-cell")
-    host, job, shared = json.loads(output.inner_text())
     assert host in hub_bed.machines
     assert host != "head"
     assert "welcome.txt" in shared
     assert (job, "student-001", "RUNNING", host) in hub_bed.jobs()
 
-    page.goto(f"{hub_bed.url}hub/home")
-    page.click("#stop")
-    expect(page.locator("#stop")).to_be_hidden(timeout=60_000)
-    page.goto(f"{hub_bed.url}hub/logout")
-    expect(page.locator("#password_input")).to_be_visible()
+    log_out(page, hub_bed.url)
     shot("4-after")
     page.goto(f"{hub_bed.url}user/student-001/lab")
     expect(page.locator("#password_input")).to_be_visible()

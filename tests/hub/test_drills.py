@@ -4,52 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 
 from tests.hub.bed import Bed
-from tests.hub.person import Person, person
-from vcluster.rehearsal.browser import Failed
+from tests.hub.person import hub_answers, server_gone, student, until, works
 
 pytestmark = pytest.mark.hub
 
 WHERE = "import json, os, socket; print(json.dumps([socket.gethostname(), os.environ['SLURM_JOB_ID']]))"
-
-
-@asynccontextmanager
-async def student(bed: Bed, name: str) -> AsyncIterator[Person]:
-    """A student with a server and a kernel; stopped at the end, whatever happened meanwhile."""
-    async with person(bed.url, bed.ca, name, bed.passwords()["class"]) as one:
-        await one.start()
-        try:
-            yield one
-        finally:
-            await one.leave()
-
-
-async def until(what: str, look: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            if await look():  # type: ignore[misc]
-                return
-        except Failed as failed:
-            what = f"{what}: {failed.reason}"
-        assert time.monotonic() < end, what
-        await asyncio.sleep(0.5)
-
-
-async def works(one: Person) -> bool:
-    async with one.cells() as cell:
-        return (await cell("print(6 * 7)")).strip() == "42"
-
-
-async def hub_answers(one: Person) -> bool:
-    answer = await one.browser.request("GET", f"/hub/api/users/{one.account.name}", token="/hub/home")
-    return answer.status == 200 and bool(answer.json()["servers"][""]["ready"])
 
 
 def test_a_hub_that_is_killed_cuts_nobody_off(bed: Bed) -> None:
@@ -84,12 +47,7 @@ def test_a_worker_that_dies_takes_a_server_and_no_file_along(bed: Bed) -> None:
                 await cell("open('homework.txt', 'w').write('done')")
             bed.machines[host].kill()
             bed.head.run("scontrol", "update", f"NodeName={host}", "State=DOWN", "Reason=drill")
-
-            async def gone() -> bool:
-                answer = await one.browser.request("GET", "/hub/api/users/student-002", token="/hub/home")
-                return answer.status == 200 and answer.json()["servers"] == {}
-
-            await until("the Hub sees that the server is gone", gone, 120.0)
+            await until("the Hub sees that the server is gone", lambda: server_gone(one), 120.0)
             await one.spawn()
             await one.lab()
             await one.open_kernel()
