@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.hub.bed import BRIDGE, FIRST, Bed
+from tests.hub.bed import BRIDGE, FIRST, Bed, own_folder
 from tests.hub.machine import Hall, Machine
 from tests.hub.visitors import visitors
 from vcluster.rehearsal.client import Account, Door
@@ -56,8 +54,7 @@ class Bare:
         self._machine: Machine | None = None
 
     def __enter__(self) -> Self:
-        self.root = Path(tempfile.mkdtemp(prefix="bare-", dir="/tmp"))
-        self.root.chmod(0o755)
+        self.root = own_folder()
         shared = self.root / "shared"
         for name in ("home", "shared"):
             (shared / name).mkdir(parents=True)

@@ -69,6 +69,20 @@ DEFAULT: dict[str, Any] = {
 }
 
 
+def own_folder() -> Path:
+    """A new folder that others know to be in use: it is named after this process."""
+    folder = Path(tempfile.mkdtemp(prefix=f"bed-{os.getpid()}-", dir="/tmp"))
+    folder.chmod(0o755)
+    return folder
+
+
+def remove_stale_folders() -> None:
+    """Remove what beds left whose process was killed; their machines ended with it."""
+    for folder in Path("/tmp").glob("bed-[0-9]*-*"):
+        if not Path("/proc", folder.name.split("-")[1]).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 class Bed:
     """A running bed; a context manager.
 
@@ -93,8 +107,8 @@ class Bed:
         if os.geteuid() != 0:
             raise RuntimeError("the bed needs root: users with numbers of their own, and a network")
         self.spec = ClusterSpec.model_validate(dict(spec or DEFAULT))
-        self.root = Path(tempfile.mkdtemp(prefix="bed-", dir="/tmp"))
-        self.root.chmod(0o755)
+        remove_stale_folders()
+        self.root = own_folder()
         self._say, self._forward = say, forward
         self._forwarder: subprocess.Popen[str] | None = None
         self._hall: Hall | None = None
