@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.lab.cloud_bed import FLAVOR, Bed, Small, kinds, until
+from tests.lab.database import sql
 from tests.lab.lab import LabClient
 from vcluster.actions import Goal, Power, Verb
 from vcluster.clouds.openstack import OpenStackCloud
@@ -265,6 +266,26 @@ def test_what_a_killed_run_left_is_completed(bed: Bed, cloud: OpenStackCloud, sm
     mended = cloud.observe(ref)
     assert all(part.ready for part in mended.parts)
     assert {p.uuid for p in mended.parts} == {p.uuid for p in seen.parts} - {gateway.uuid} | {loose.id}
+    small.down()
+
+
+def test_a_half_attached_gateway_is_made_anew(lab: LabClient, cloud: OpenStackCloud, small: Small) -> None:
+    """What Neutron leaves of two legs attached at the same moment: a record of one that it says is on no router."""
+    ref = small.ref
+    seen = small.surroundings()
+    gateway = next(p for p in seen.parts if p.kind is PartKind.GATEWAY)
+    sql(lab.layout, "USE neutron", f"UPDATE ports SET device_id = '', device_owner = '' WHERE id = '{gateway.uuid}'")
+    broken = cloud.observe(ref)
+    assert [(p.uuid, p.ready) for p in broken.parts if p.kind is PartKind.GATEWAY] == [(gateway.uuid, False)]
+    (request,) = (r for r in cloud.layout(ref, small.wishes, broken).parts if r.kind is PartKind.GATEWAY)
+    with pytest.raises(ConflictError, match="already has a port on subnet"):
+        cloud.create_part(ref, request, broken)
+    clean = cloud.observe(ref)
+    assert not [p for p in clean.parts if p.kind is PartKind.GATEWAY]
+    cloud.create_part(ref, request, clean)
+    mended = [p for p in cloud.observe(ref).parts if p.kind is PartKind.GATEWAY]
+    assert [p.ready for p in mended] == [True]
+    assert mended[0].uuid != gateway.uuid
     small.down()
 
 

@@ -29,7 +29,8 @@ from tests.lab.sweep.conftest import SOAK, Bed
 pytestmark = pytest.mark.lab
 
 RATE = 0.2
-KEPT: tuple[int, ...] = ()
+# 88: one reading of the quota was lost five times running, and five tries were all that it got.
+KEPT = (88,)
 SEEDS = range(1, 301) if SOAK else (*range(1, 5), *KEPT)
 
 WEATHER: tuple[Fault, ...] = (

@@ -23,6 +23,9 @@ __all__ = ["PartMaker"]
 _DOORS = {"allow_from": 22, "https_from": 443, "http_from": 80}
 """What a request says of the head's security group, and the port that it opens."""
 
+TAKEN = "already has a port on subnet"
+"""Of Neutron's answer when something on a router has, or once had for a moment, an address in the subnet."""
+
 
 class PartMaker:
     """Makes parts.
@@ -94,7 +97,15 @@ class PartMaker:
             old = _made(pictures.gateway(ref, told))
             self._known.made(ref, old.uuid)
         path = f"/routers/{router}/add_router_interface"
-        service.put(path, {"port_id": old.uuid}, doing="attach the subnet to its router")
+        try:
+            service.put(path, {"port_id": old.uuid}, doing="attach the subnet to its router")
+        except ConflictError as error:
+            if TAKEN in str(error):
+                # Two legs attached at the same moment that overlap are both refused, and Neutron keeps the record of
+                # ours (l3_db._add_router_port): it never attaches this port, and takes another. An attached one stays:
+                # a router's port is not deleted in this way.
+                service.delete(f"/ports/{old.uuid}", doing="delete the port that is half attached")
+            raise
         return replace(old, ready=True, used_by=router)
 
     def _security_group(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
