@@ -191,6 +191,17 @@ def test_the_install_script_names_no_cluster_and_holds_the_pins() -> None:
         assert (PROGRAMS / name).read_text().strip() in one
 
 
+def test_a_sites_authority_is_believed_by_pip_and_node() -> None:
+    without = SlurmStack().install_script(site(jupyterhub={}).spec)
+    pem = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
+    spec = site(jupyterhub={}).spec
+    ours = spec.mirrors.model_copy(update={"ca": pem})
+    with_ca = SlurmStack().install_script(spec.model_copy(update={"mirrors": ours}))
+    assert "PIP_CERT" not in without
+    assert with_ca.index("export PIP_CERT=") < with_ca.index("hub_install()")
+    assert "export NODE_EXTRA_CA_CERTS=" in with_ca
+
+
 def test_own_packages_are_asked_for_beside_the_pins() -> None:
     hub = {"environment": {"packages": ["xarray==2025.9.0"], "requirements": "dask\nzarr"}}
     text = SlurmStack().install_script(site(jupyterhub=hub).spec)
