@@ -125,7 +125,7 @@ def status():
         "provider": provider(known),
     }
     try:
-        hub = Hub(timeout=10)
+        hub = Hub(timeout=25)
         answer["version"] = hub.version()
         _count(hub.users(), answer)
         answer["proxy"] = through_proxy(known)
