@@ -1,7 +1,7 @@
 # Each target does its own set-up; a second call finds it done.
 # The order of what a target needs is meant, also under make -j.
 .NOTPARALLEL:
-.PHONY: help demo test lint docs unit vm bench lab lab-test soak deps deps-demo deps-lab clean
+.PHONY: help demo test lint docs unit vm bench bench-class lab lab-test hub hub-test drills soak deps deps-browser deps-demo deps-hub deps-lab clean
 
 VENV = .venv
 BIN  = $(VENV)/bin
@@ -12,6 +12,12 @@ TEST_PACKAGES = binutils git iproute2
 # The lab's database, and what makes its config drives; the rest of the lab is from PyPI. Not mariadb-server, which would
 # start one on the host.
 LAB_PACKAGES = genisoimage mariadb-client-core mariadb-server-core util-linux
+# The Hub's bed is made of namespaces.
+HUB_PACKAGES = iproute2 mmdebstrap procps uidmap util-linux
+# What a student uses, on the bed and on VMs; certutil tells it whom to trust.
+BROWSER_PACKAGES = chromium fonts-liberation libnss3-tools
+# It needs users with numbers of their own: root, or somebody who may be root in a namespace.
+ROOTED = $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --map-auto)
 
 help:
 	@echo 'make demo    a Slurm cluster of three VMs on this machine, an MPI job on it, and away again'
@@ -23,7 +29,11 @@ help:
 	@echo 'make bench   the benchmarks'
 	@echo 'make lab     a real OpenStack control plane on this machine, to try things on; Ctrl-C ends it'
 	@echo 'make lab-test  the tests and benchmarks against that, without VMs'
-	@echo 'make soak    the long sweeps on it: kill -9 after every request, 300 seeds of faults, 200 workers; hours'
+	@echo 'make hub     a Slurm cluster with JupyterHub on this machine without VMs, to try things on; Ctrl-C ends it'
+	@echo 'make hub-test  the tests on that, with a browser too'
+	@echo 'make bench-class  a class of 127 on it, and on a bare JupyterHub to compare; an hour, 20 GiB, an idle machine'
+	@echo 'make drills  what breaks machines under a class, and a Hub on the lab with real VMs; half an hour'
+	@echo 'make soak    the long sweeps: kill -9 after every request, 300 seeds of faults, 200 workers; hours'
 	@echo 'make deps    all that the above need: .venv and Debian packages'
 	@echo 'make clean   remove .venv and all that was built here'
 
@@ -31,6 +41,7 @@ demo: deps-demo $(VENV)/.run
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 # Cheap before dear, so that a mistake is told within a minute. Here the chaos tests take all their hundred seeds.
+# hub-test comes in when JupyterHub is whole, and its browser steady.
 test: export VCLUSTER_CHAOS_SEEDS = 100
 test: deps deps-lab lint docs unit bench lab-test vm
 
@@ -50,7 +61,11 @@ bench: $(VENV)/.dev
 	$(BIN)/pytest --timeout 300 tests/bench
 
 vm: deps deps-lab
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadscope -m vm --timeout 1500 --durations 10 tests/vm tests/lab
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadscope -m 'vm and not drill' --timeout 1500 --durations 10 tests/vm tests/lab
+
+# One after the other: each wants the whole machine.
+drills: deps deps-lab deps-browser
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m drill --durations 10 tests/vm tests/lab
 
 # Flags by LAB=, such as LAB="--machines qemu".
 lab: deps-lab
@@ -60,6 +75,17 @@ lab: deps-lab
 lab-test: deps-lab
 	$(BIN)/pytest -n 3 --dist loadscope -m 'not vm and not browser' --timeout 600 --durations 10 tests/lab
 	$(BIN)/pytest -m lab --timeout 600 tests/bench
+
+# Flags by HUB=, such as HUB="--spec examples/workshop-slurm.yaml".
+hub: deps-hub
+	$(ROOTED) $(BIN)/python -m tests.hub up $(HUB)
+
+hub-test: deps-hub
+	$(ROOTED) $(BIN)/pytest -m hub --timeout 600 --durations 10 tests/hub tests/browser
+
+# The size and more by environment: tests/bench/bench_class.py.
+bench-class: deps-hub
+	$(ROOTED) $(BIN)/pytest -m hub -s tests/bench/bench_class.py
 
 soak: export VCLUSTER_SOAK = 1
 soak: deps-lab
@@ -75,6 +101,13 @@ deps-demo:
 deps-lab: $(VENV)/.dev
 	@sh .ci/debian.sh $(LAB_PACKAGES)
 	@$(BIN)/python -m tests.lab install
+
+deps-browser:
+	@sh .ci/debian.sh $(BROWSER_PACKAGES)
+
+deps-hub: $(VENV)/.dev deps-browser
+	@sh .ci/debian.sh $(HUB_PACKAGES)
+	@$(ROOTED) $(BIN)/python -m tests.hub install
 
 $(BIN)/python:
 	@sh .ci/debian.sh $$(sh .ci/venv.sh) && sh .ci/venv.sh $(VENV)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import Scheduling
 
-pytest_plugins = ["tests.lab.fixtures", "tests.lab.qemu.lab_qemu_fixtures"]
+pytest_plugins = ["tests.hub.fixtures", "tests.lab.fixtures", "tests.lab.qemu.lab_qemu_fixtures"]
 
 # On a busy machine an example takes as long as it takes; the rest as hypothesis has it, here or under CI.
 settings.register_profile("patient", parent=settings(), deadline=None)

@@ -169,6 +169,7 @@ class Goal:
         notes: words to write as soon as the claim stands, where they are missing.
         job_patience: seconds that jobs may go on running while a cluster is stopped or shelved.
         keep_volumes: with ABSENT, let the head's volume stay.
+        web: the head's port 443 is for people.
     """
 
     power: Power
@@ -194,6 +195,7 @@ class Goal:
     notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     job_patience: float = 0.0
     keep_volumes: bool = False
+    web: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vcluster.actions import NOTE_SPEC
 from vcluster.errors import CancelledError, CloudError, DeadlineError, UsageError
 from vcluster.expiry import expiry_of, lifetime_notes
-from vcluster.model import MachineState, Observed
+from vcluster.model import MachineState, Observed, Role
 from vcluster.outlook import Outlook, missing
 from vcluster.reconcile import ClaimedError
 from vcluster.runner import Confirm
@@ -99,6 +99,7 @@ class BringUp(Outlook):
         observed = glance.observed
         check_changes(spec, observed, self.folder)
         goal = self._goal(spec, observed, replace_uuids=order.replace_uuids, keep_failed=order.keep_failed)
+        self._check_class(spec, goal)
         goal = self._within_quota(goal, observed, allowances)
         self._check_user_data(spec, goal, observed)
         agreed = self._ask(goal, observed, order.confirm)
@@ -123,7 +124,9 @@ class BringUp(Outlook):
         )
         if not told:
             self._keep_on_head(spec)
-        return result
+        head = next((machine for machine in result.status.machines if machine.role == Role.HEAD), None)
+        door = self._open_door(spec, head.endpoint if head else None, head.web if head else None, cancel)
+        return replace(result, hub=door) if door else result
 
     def _refuse_expired(self, observed: Observed) -> None:
         head = observed.head

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -26,6 +27,7 @@ from vcluster.views import ClusterInfo, PlanView, Result, Status
 from vcluster.wiring import check_changes, wanted_of
 
 if TYPE_CHECKING:
+    from vcluster.rehearsal.report import Report
     from vcluster.spec import ClusterSpec
 
 __all__ = ["Cluster", "ClusterInfo", "Confirm", "PlanView", "Result", "Status", "clusters"]
@@ -94,6 +96,7 @@ class Cluster(Lifecycle):
             self._can_ask_now(observed)  # what it was made of may lie on its head alone
         check_changes(spec, observed, self.folder)
         goal = self._goal(spec, observed)
+        self._check_class(spec, goal)
         self._check_images(spec, goal, observed)
         self._check_user_data(spec, goal, observed)
         return self._view(spec, goal, self._foresee(goal, observed), observed)
@@ -109,7 +112,8 @@ class Cluster(Lifecycle):
         wanted = wanted_of(spec) if spec is not None else frozenset[str]()
         status = Status.of(self.name, self.ref.id, self.cloud.name, observed, wanted)
         unit = prices_of(spec).unit
-        return replace(status, owner=self.ref.owner, cost=self._cost_now(spec, observed), unit=unit)
+        cost, hub = self._cost_now(spec, observed), self._hub_seen(spec, observed)
+        return replace(status, owner=self.ref.owner, cost=cost, unit=unit, hub=hub)
 
     def logs(self, machine: str = "head", lines: int = 200) -> str:
         """The last lines of a machine's serial console; of one that failed and is gone, the kept console.
@@ -203,6 +207,42 @@ class Cluster(Lifecycle):
             self.cloud.annotate(self.ref, spent)
         uuids = frozenset(m.uuid for m in observed.machines if m.name == machine)
         return self._up(spec, timeout, confirm, cancel, replace_uuids=uuids)
+
+    def rehearse(
+        self,
+        users: int,
+        *,
+        within: float = 60.0,
+        lasting: float = 300.0,
+        profile: str = "",
+        bound: float | None = None,
+        seed: int = 1,
+        force: bool = False,
+        cancel: threading.Event | None = None,
+    ) -> Report:
+        """Send so many made-up users through the Hub's front door, have them work, and take every trace of them away.
+
+        Args:
+            users: how many.
+            within: seconds within which they arrive, at random moments that ``seed`` stands for.
+            lasting: seconds that each works after the first cell.
+            profile: the notebooks' profile; empty takes the first.
+            bound: seconds from log-in to first cell that 95 of 100 may have at most for the rehearsal to pass.
+            force: end a rehearsal that seems to be going on.
+            cancel: set it from another thread to send all home.
+
+        Raises:
+            UsageError: no Hub, no room for them, or another rehearsal is going on.
+            CloudError: the head did not answer.
+        """
+        from vcluster.rehearsal.client import Pace
+        from vcluster.rehearsal.report import Report
+        from vcluster.rehearsal.run import Script, guests, rehearse
+
+        script = Script(within, Pace(lasting, profile=profile), seed)
+        warn = partial(self._log, level="warning")
+        with guests(self._hub, users, warn, force=force) as (door, accounts):
+            return Report.of(rehearse(door, accounts, script, told=self._log, cancel=cancel), bound)
 
     def render(self, folder: Path) -> list[Path]:
         """Write what every machine would get (0600): user data and the install script. Makes nothing.

@@ -209,6 +209,7 @@ class Wishes:
         public_ip: whether the head gets an address that is reached from outside.
         floating_ip: an address that exists, for the head; empty: a new one.
         allow_from: networks from which SSH to the head is let in.
+        https_from, http_from: networks from which the head's ports 443 and 80 are let in.
         slots: how many places for machines the network must have room for.
         zones: availability zones that machines shall be in.
     """
@@ -218,6 +219,8 @@ class Wishes:
     public_ip: bool = True
     floating_ip: str = ""
     allow_from: tuple[str, ...] = ("0.0.0.0/0",)
+    https_from: tuple[str, ...] = ()
+    http_from: tuple[str, ...] = ()
     slots: int = 1
     zones: tuple[str, ...] = ()
 
@@ -275,6 +278,7 @@ class Machine:
         started: when it was last told to boot, seconds since the epoch by the cloud's clock.
         fault: why it is in ERROR, in the cloud's words.
         endpoint: how it is reached from outside (the head), or None.
+        web: where its port 443 is reached from outside (a head that is asked for it), or None.
         host_key: the head's public SSH host key, as its create call said it; empty where the cloud does not keep it.
     """
 
@@ -291,6 +295,7 @@ class Machine:
     fault: str = ""
     endpoint: Endpoint | None = None
     host_key: str = ""
+    web: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +322,7 @@ class MachineRequest:
         volume: uuid of the volume to boot from, which goes with the machine; empty for the flavor's own disk.
         zone: availability zone, or empty.
         host_key: the head's public SSH host key, to be kept with the machine for other computers to read.
+        web: its port 443 shall be reached from outside, where that does not go by itself.
     """
 
     name: str
@@ -330,6 +336,7 @@ class MachineRequest:
     volume: str = ""
     zone: str = ""
     host_key: str = ""
+    web: bool = False
 
     def __repr__(self) -> str:
         return f"MachineRequest({self.name!r}, {self.flavor.name!r}, port={self.port.uuid!r})"

@@ -7,15 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vcluster import quota, spans
+from vcluster import hub_secrets, quota, spans
 from vcluster.actions import NOTE_EXPIRES, Goal, Plan
+from vcluster.capacity import capacity, refuse_too_large
 from vcluster.clouds.base import Cloud
 from vcluster.connect import DEFAULT_CLOUD
 from vcluster.errors import PermanentError, UsageError
 from vcluster.events import EventHandler
 from vcluster.expiry import expiry_of
 from vcluster.folder import Folder
-from vcluster.model import Allowance, ClusterRef, Endpoint, Flavor, MachineState, Observed, Slot
+from vcluster.frontdoor import check_domain
+from vcluster.model import Allowance, ClusterRef, Endpoint, Flavor, MachineState, Observed, Role, Slot
 from vcluster.plan import plan
 from vcluster.preview import samples
 from vcluster.prices import Cost, prices_of
@@ -116,13 +118,14 @@ class Outlook(Runner):
         return replace(goal, keep_failed=keep_failed)
 
     def _view(self, spec: ClusterSpec, goal: Goal, found: Plan, observed: Observed) -> PlanView:
-        """A plan with its surroundings: the place, the quota, the cost."""
+        """A plan with its surroundings: the place, the quota, the cost, the notebooks."""
         allowances = self.cloud.allowances() if _makes_something(found) else {}
         return replace(
             PlanView.of(found),
             place=self.cloud.place,
             quota=quota.needs(found, allowances),
             cost=self._cost(spec, goal, observed),
+            notebooks=capacity(spec, goal.slots),
         )
 
     def _cost(self, spec: ClusterSpec | None, goal: Goal, observed: Observed) -> Cost | None:
@@ -169,14 +172,34 @@ class Outlook(Runner):
 
         Raises:
             PermanentError: names the machine.
+            SpecError: a secret that a new head needs cannot be found.
         """
-        if not missing(goal, observed):
+        groups = frozenset(slot.group for slot in missing(goal, observed))
+        if not groups:
             return
-        for name, user_data in samples(spec, goal.slots, self.ref, self.cloud.guarded).items():
+        if any(slot.role is Role.HEAD and slot.group in groups for slot in goal.slots):
+            hub_secrets.resolve(spec)
+        for name, user_data in samples(spec, goal.slots, self.ref, self.cloud.guarded, groups).items():
             try:
                 self.cloud.check_user_data(user_data)
             except PermanentError as error:
                 raise PermanentError(f"{name}: {error.message}", remedy=error.remedy) from error
+
+    def _check_class(self, spec: ClusterSpec, goal: Goal) -> None:
+        """Say before anything is made that a class cannot fit. Who makes workers fewer later is only warned.
+
+        A domain that shall point at an address which is known before is looked up as well.
+
+        Raises:
+            SpecError: names the field, and worker counts at which it would fit.
+        """
+        if spec is self._given and spec.access.floating_ip:
+            check_domain(spec, spec.access.floating_ip)
+        found = capacity(spec, goal.slots)
+        if spec is self._given:
+            refuse_too_large(spec, found)
+        elif found is not None and not found.fits:
+            self._log(f"the class does not fit any more: {found}", level="warning")
 
     def _ask_ahead(self, spec: ClusterSpec, image: Callable[[], str]) -> Callable[[], Mapping[str, Allowance]]:
         """Ask at once, while the cluster is looked for, what a new one will need; gives the allowances.

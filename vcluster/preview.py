@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcluster.folder import Folder
+from vcluster.hub_secrets import HubSecrets
 from vcluster.model import ClusterRef, Network, Observed, Port, Role, Slot
 from vcluster.plan import chosen_network, chosen_ports
 from vcluster.secrets import SECRET_BYTES, Keyring
@@ -42,25 +43,35 @@ def preview(
 
     Raises:
         OSError: the folder cannot be written.
+        SpecError: a secret that the spec names cannot be found.
     """
     stack = stack_for(spec.scheduler)
     keyring = known.keyring() if known.known else Keyring(os.urandom(SECRET_BYTES))
     network, ports = chosen_network(observed), chosen_ports(observed)
     if network is None or any(slot.name not in ports for slot in slots):
         network, ports = _examples(ref, slots)
-    site = Site(ref, spec, network, slots, ports, keyring, guarded)
+    site = Site(ref, spec, network, slots, ports, keyring, guarded, HubSecrets(spec))
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
     written = [_write(target / "install.sh", stack.install_script(spec))]
     written += [_write(target / f"{slot.name}.user-data.yaml", stack.user_data(site, slot)) for slot in slots]
     return written
 
 
-def samples(spec: ClusterSpec, slots: tuple[Slot, ...], ref: ClusterRef, guarded: tuple[str, ...]) -> dict[str, str]:
-    """User data by machine: the head's and that of the first worker of each group, with addresses and keys for show."""
+def samples(
+    spec: ClusterSpec, slots: tuple[Slot, ...], ref: ClusterRef, guarded: tuple[str, ...], groups: frozenset[str]
+) -> dict[str, str]:
+    """User data by machine, with addresses and keys for show.
+
+    Args:
+        groups: of each the first machine; the head's is the empty text.
+
+    Raises:
+        SpecError: the head is among them, and a secret that the spec names cannot be found.
+    """
     stack, (network, ports) = stack_for(spec.scheduler), _examples(ref, slots)
-    site = Site(ref, spec, network, slots, ports, Keyring(os.urandom(SECRET_BYTES)), guarded)
+    site = Site(ref, spec, network, slots, ports, Keyring(os.urandom(SECRET_BYTES)), guarded, HubSecrets(spec))
     firsts = {slot.group: slot for slot in reversed(slots)}
-    return {slot.name: stack.user_data(site, slot) for slot in firsts.values()}
+    return {slot.name: stack.user_data(site, slot) for group, slot in firsts.items() if group in groups}
 
 
 def _examples(ref: ClusterRef, slots: tuple[Slot, ...]) -> tuple[Network, dict[str, Port]]:

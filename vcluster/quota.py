@@ -84,7 +84,7 @@ def _asked(plan: Plan) -> Counter[str]:
 
 def _rules(group: PartRequest) -> int:
     """How many rules a security group has: two that OpenStack makes for what goes out, and those for what comes in."""
-    networks = [network for network in group.detail.get("allow_from", "").split(",") if network]
+    networks = [network for networks in group.detail.values() for network in networks.split(",") if network]
     return 2 + (len(networks) or 2)
 
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from vcluster.access import Access
 from vcluster.actions import Goal, Plan, Power
 from vcluster.clouds.base import Cloud
 from vcluster.errors import CancelledError, CloudError
 from vcluster.events import Done, EventHandler
 from vcluster.folder import Folder
+from vcluster.hub_access import HubAccess
 from vcluster.model import ClusterRef, MachineState, Observed, Role
 from vcluster.plan import plan
 from vcluster.reconcile import Outcome, Reconciler, Renderer
@@ -31,7 +31,7 @@ Guard = Callable[[Observed], None]
 """Called with every look at everything; raises to end a run that is not due any more."""
 
 
-class Runner(Access):
+class Runner(HubAccess):
     """Runs the loop; the base of :class:`vcluster.cluster.Cluster`.
 
     Args:

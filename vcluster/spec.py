@@ -38,6 +38,7 @@ from vcluster.spec_base import (
 )
 from vcluster.spec_checks import NAME, Trouble
 from vcluster.spec_file import Origin, Source, dump, read_bytes, read_text
+from vcluster.spec_hub import HubSpec
 from vcluster.spec_place import (
     AccessSpec,
     ImageName,
@@ -56,6 +57,7 @@ __all__ = [
     "ClusterSpec",
     "FlavorSpec",
     "HeadSpec",
+    "HubSpec",
     "ImageSpec",
     "MirrorSpec",
     "PriceSpec",
@@ -232,6 +234,10 @@ class ClusterSpec(Model):
     )
     setup: SetupSpec = Field(default=SetupSpec(), description="The site's own steps, after vcluster's")
     slurm: SlurmSpec = Field(default=SlurmSpec(), description="Limits and defaults of jobs")
+    jupyterhub: HubSpec | None = Field(
+        default=None,
+        description="JupyterHub on the head, for classes; `jupyterhub:` alone has all defaults. Default: no Hub",
+    )
     mirrors: MirrorSpec = Field(default=MirrorSpec(), description="The site's mirrors and certificate authority")
     image: ImageSpec = Field(default=ImageSpec(), description="What the machines' disks start from")
     network: OptionalName = Field(
@@ -298,6 +304,8 @@ class ClusterSpec(Model):
         content = read_text(data, source)
         if content is None:
             raise SpecError(source.problems)
+        if "jupyterhub" in content and content["jupyterhub"] is None:
+            content["jupyterhub"] = {}  # who writes the key wants a Hub, whatever is commented out below it
         return cls.model_validate(content, context=source)
 
     def model_post_init(self, context: Any, /) -> None:

@@ -48,7 +48,7 @@ _SYSTEM_ACCOUNTS = """
     disk kmem dialout fax voice cdrom floppy tape sudo wheel audio dip operator src shadow utmp video sasl plugdev
     staff users input sgx kvm render crontab netdev ssh sshd messagebus polkitd tss syslog lxd docker uuidd tcpdump
     landscape pollinate fwupd-refresh ntp chrony statd rpc nfs mysql mariadb munge slurm slurmdbd postfix debian
-    ubuntu rocky centos fedora admin vcluster
+    ubuntu rocky centos fedora admin vcluster caddy jupyterhub jupyterhub-proxy notebooks instructors
 """
 RESERVED_USERS = frozenset(_SYSTEM_ACCOUNTS.split())
 PACKAGE = r"^[a-z0-9][a-z0-9+.-]{0,98}[a-z0-9+.]$"

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from vcluster.changes import TABLE
+from vcluster.changes import TABLE, ChangeKind
 from vcluster.spec import ClusterSpec, schema_json
 from vcluster.spec_words import Kind
 
@@ -100,10 +100,10 @@ def _default(info: FieldInfo) -> str:
     if isinstance(default, BaseModel):
         return "see below"
     if isinstance(default, tuple) and default and isinstance(default[0], BaseModel):
-        return "one group, as below"
+        return "one, as below"
     if default is None:
         return "see there"
-    return "none" if default in ("", ()) else f"`{json.dumps(default).strip(chr(34))}`"
+    return "none" if default in ("", (), {}) else f"`{json.dumps(default).strip(chr(34))}`"
 
 
 def _meaning(name: str, info: FieldInfo) -> str:
@@ -122,10 +122,18 @@ def _yaml(value: Any) -> str:
 
 
 def _change(name: str, info: FieldInfo, places: list[str]) -> str:
-    kinds = {TABLE.get(f"{place}.{name}" if place else name) for place in places} - {None}
+    fields = [f"{place}.{name}" if place else name for place in places]
+    kinds = {kind for field in fields if (kind := _kind(field))}
     if kinds:
         return ", ".join(sorted(str(kind).removeprefix("changed ") for kind in kinds))
-    return "see below" if _models(info.annotation) else "as the flavor"
+    return "see below" if _models(info.annotation) else "as the whole"
+
+
+def _kind(field: str) -> ChangeKind | None:
+    """What becomes of a field; of one that the table does not name, as of the nearest around it that it names."""
+    while field and field not in TABLE and field.removesuffix("[]") not in TABLE:
+        field = field.rpartition(".")[0]
+    return TABLE.get(field) or TABLE.get(field.removesuffix("[]"))
 
 
 def write(root: Path) -> None:

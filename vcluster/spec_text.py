@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vcluster.spec_checks import RefusedError, Trouble, show, url
 
-__all__ = ["certificates", "image_source", "public_keys", "script"]
+__all__ = ["certificates", "image_source", "locate", "public_keys", "read", "script"]
 
 KEY_TYPES = {
     "ssh-ed25519": 2,
@@ -41,7 +41,7 @@ def _is_private(text: str) -> bool:
     return "PRIVATE KEY" in text or text.startswith("PuTTY-User-Key-File")
 
 
-def _locate(value: str, folder: Path | None) -> Path:
+def locate(value: str, folder: Path | None) -> Path:
     """Where a named file is; a ``~`` is the home, a relative path begins at the spec's folder."""
     if _is_private(value):
         raise RefusedError(
@@ -59,7 +59,7 @@ def _locate(value: str, folder: Path | None) -> Path:
         raise RefusedError(f"{show(value)}: that user has no home on this machine") from None
 
 
-def _read(path: Path, most: int, remedy: str) -> str:
+def read(path: Path, most: int, remedy: str) -> str:
     """The text of a regular file of at most ``most`` bytes."""
     try:
         status = path.stat()
@@ -116,10 +116,10 @@ def _key_lines(value: object, folder: Path | None) -> list[str]:
     # A word that is a key type makes it a key, whatever stands before it: options are refused further on.
     if re.match(r"(ssh|ecdsa|sk)-", text) or (not _is_private(text) and set(text.split()) & KEY_TYPES.keys()):
         return [text]
-    path = _locate(text, folder)
+    path = locate(text, folder)
     others = sorted(path.parent.glob("*.pub")) if path.parent.name == ".ssh" else []
     remedy = f"there is {', '.join(p.name for p in others[:5])}" if others else "make a key: ssh-keygen -t ed25519"
-    text = _read(path, KEY_FILE_BYTES, f"{remedy}; or leave it out, vcluster has a key of its own")
+    text = read(path, KEY_FILE_BYTES, f"{remedy}; or leave it out, vcluster has a key of its own")
     if _is_private(text):
         raise RefusedError(
             f"{path} is a private key: it must stay with its owner", f"give the public one, {path.name}.pub"
@@ -179,7 +179,7 @@ def script(value: str, folder: Path | None) -> str:
     if not value:
         return ""
     named = not value.startswith("#!")
-    text = _read(_locate(value, folder), SCRIPT_BYTES, "name it relative to the spec's folder") if named else value
+    text = read(locate(value, folder), SCRIPT_BYTES, "name it relative to the spec's folder") if named else value
     # Only a file may be named in the message; an inline text is where the mark points anyway.
     which = f"{value} " if named else ""
     if not text.startswith("#!"):
@@ -206,7 +206,7 @@ def certificates(value: str, folder: Path | None) -> str:
     from cryptography.hazmat.primitives.serialization import Encoding
 
     inline = value.lstrip().startswith("-----BEGIN")
-    text = value if inline else _read(_locate(value, folder), PEM_BYTES, "name it relative to the spec's folder")
+    text = value if inline else read(locate(value, folder), PEM_BYTES, "name it relative to the spec's folder")
     if _is_private(text):
         raise RefusedError(
             "holds a private key: a certificate authority's must stay with it", "give the certificate alone"
@@ -226,7 +226,7 @@ def image_source(value: str, folder: Path | None) -> str:
         return url(value)
     if "/" in value or value.startswith("~") or value.endswith((".qcow2", ".img", ".raw")):
         # Whether it exists is the cloud's question: a cluster's spec is also read where the image is not.
-        return str(_locate(value, folder).absolute())
+        return str(locate(value, folder).absolute())
     if not IMAGE_NAME.fullmatch(value):
         raise RefusedError(f"must be an image's address, path or name, got {show(value)}")
     return value

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vcluster.actions import Action, Plan
+from vcluster.capacity import Capacity
 from vcluster.clouds.base import ClusterSummary
 from vcluster.expiry import expiry_of
+from vcluster.hub import HubDoor, HubStatus
 from vcluster.model import ClusterRef, Endpoint, Health, MachineState, Observed, PartKind, Role, Slot
 from vcluster.prices import Cost
 from vcluster.quota import Need
@@ -45,6 +47,7 @@ class PlanView:
         place: where it would be done: the project's name, the region, and who asks.
         quota: what it needs of the project's quota.
         cost: what it costs; None when that is not known.
+        notebooks: how many fit, with a Hub.
     """
 
     actions: tuple[PlannedAction, ...]
@@ -53,6 +56,7 @@ class PlanView:
     place: str = ""
     quota: tuple[Need, ...] = ()
     cost: Cost | None = None
+    notebooks: Capacity | None = None
 
     @property
     def empty(self) -> bool:
@@ -91,7 +95,12 @@ def _size(slot: Slot, kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MachineStatus:
-    """One machine as seen now. ``endpoint`` is where its SSH is reached from here, or None."""
+    """One machine as seen now.
+
+    Attributes:
+        endpoint: where its SSH is reached from here, or None.
+        web: where its port 443 is reached from here, or None.
+    """
 
     name: str
     role: str
@@ -103,6 +112,7 @@ class MachineStatus:
     flavor: str
     endpoint: Endpoint | None
     fault: str
+    web: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,7 @@ class Status:
         expires: when its time is up, seconds since the epoch; None when it never is.
         cost: units an hour, as it is now; None when that is not known.
         unit: what ``cost`` counts.
+        hub: its JupyterHub; None where there is none, or nobody can tell.
     """
 
     name: str
@@ -126,6 +137,7 @@ class Status:
     expires: float | None = None
     cost: float | None = None
     unit: str = ""
+    hub: HubStatus | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -147,6 +159,7 @@ class Status:
                 flavor=m.flavor,
                 endpoint=m.endpoint,
                 fault=m.fault,
+                web=m.web,
             )
             for m in order
         )
@@ -176,12 +189,18 @@ def _state(observed: Observed, wanted: frozenset[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended. ``seconds`` is wall-clock time."""
+    """How a run ended.
+
+    Attributes:
+        seconds: wall-clock time.
+        hub: the front door of its JupyterHub, after :meth:`vcluster.cluster.Cluster.up` and the like; None without.
+    """
 
     changed: bool
     degraded: tuple[str, ...]
     seconds: float
     status: Status
+    hub: HubDoor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from vcluster.actions import NOTE_SPEC, Goal, Power
 from vcluster.changes import ChangeKind, remedies, spec_changes
 from vcluster.clouds.base import Cloud, Notify
+from vcluster.doors import http_from, https_from
 from vcluster.errors import PermanentError, Problem, SpecError, UsageError, VclusterError
 from vcluster.expiry import lifetime_notes
 from vcluster.folder import Folder
+from vcluster.hub_secrets import HubSecrets
 from vcluster.model import ClusterRef, ImageRequest, Layout, Network, Observed, Port, Role, Slot, Wishes
 from vcluster.ready import FAILED_LINE
 from vcluster.reconcile import Renderer
@@ -61,6 +63,7 @@ def goal_of(
         parts=layout.parts,
         claim=claim,
         notes={key: value for key, value in notes.items() if value and key not in observed.notes},
+        web=spec.jupyterhub is not None,
     )
 
 
@@ -95,6 +98,8 @@ def _layout(spec: ClusterSpec, cloud: Cloud, ref: ClusterRef, observed: Observed
         public_ip=access.public,
         floating_ip=access.floating_ip or "",
         allow_from=access.allow_from,
+        https_from=https_from(spec),
+        http_from=http_from(spec),
         slots=len(slots),
         zones=tuple(sorted({slot.zone for slot in slots if slot.zone})),
     )
@@ -204,12 +209,13 @@ def renderer_of(spec: ClusterSpec, slots: tuple[Slot, ...], ref: ClusterRef, fol
     """Makes user data; machines that see the same ports share one :class:`Site`, which stacks render once."""
     stack, keyring, lock = stack_for(spec.scheduler), folder.keyring(), threading.Lock()
     last: list[tuple[dict[str, Port], Site]] = []
+    secrets = HubSecrets(spec)
 
     def render(slot: Slot, network: Network, ports: dict[str, Port]) -> str:
         identities = {name: Port(p.uuid, p.tag, p.name, p.address, p.mac) for name, p in ports.items()}
         with lock:
             if not last or last[0][0] != identities:
-                site = Site(ref, spec, network, slots, identities, keyring, cloud.guarded)
+                site = Site(ref, spec, network, slots, identities, keyring, cloud.guarded, secrets)
                 last[:] = [(identities, site)]
             site = last[0][1]
         return stack.user_data(site, slot)

@@ -33,6 +33,7 @@ class PlanView:
     place: str = ""
     quota: tuple[Any, ...] = ()
     cost: Any = None
+    notebooks: Any = None
 
     @property
     def empty(self) -> bool:
@@ -54,6 +55,7 @@ class MachineStatus:
     flavor: str = "small"
     endpoint: Endpoint | None = None
     fault: str = ""
+    web: Endpoint | None = None
 
 
 @dataclass
@@ -67,6 +69,7 @@ class Status:
     expires: float | None = None
     cost: float | None = None
     unit: str = ""
+    hub: Any = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,6 +81,7 @@ class Result:
     degraded: tuple[str, ...]
     seconds: float
     status: Status
+    hub: Any = None
 
 
 def machines() -> tuple[MachineStatus, ...]:

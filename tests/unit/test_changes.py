@@ -7,6 +7,7 @@ import pytest
 from vcluster.changes import TABLE, ChangeKind, remedies, spec_changes
 from vcluster.spec import ClusterSpec, FlavorSpec, PriceSpec
 from vcluster.spec_docs import sections
+from vcluster.spec_hub import ProfileSpec, SecretRef
 
 
 def spec(text: str = "") -> ClusterSpec:
@@ -15,8 +16,8 @@ def spec(text: str = "") -> ClusterSpec:
 
 def test_every_field_is_in_the_table() -> None:
     every = {f"{place}.{name}" if place else name for place, model in sections() for name in model.model_fields}
-    whole = (FlavorSpec, PriceSpec)
-    inside = {field for field in every if field.partition(".flavor.")[1] or field.startswith("prices[].")}
+    whole = (FlavorSpec, PriceSpec, ProfileSpec, SecretRef)
+    inside = {f"{place}.{name}" for place, model in sections() if model in whole for name in model.model_fields}
     parents = {place.removesuffix("[]") for place, model in sections() if place and model not in whole}
     assert every - inside - parents == set(TABLE)
     assert len(TABLE) >= 26
@@ -24,7 +25,8 @@ def test_every_field_is_in_the_table() -> None:
 
 def test_what_changes_in_place_is_exactly_this() -> None:
     in_place = {field for field, kind in TABLE.items() if kind is ChangeKind.IN_PLACE}
-    assert in_place == {"workers[].count", "workers[].min_count", "expires", "grace_period", "prices"}
+    people = {f"jupyterhub.{key}" for key in ("people.csv", "people.count", "people.prefix", "instructors", "admins")}
+    assert in_place == {"workers[].count", "workers[].min_count", "expires", "grace_period", "prices", *people}
 
 
 def test_nothing_differs() -> None:
@@ -57,6 +59,15 @@ TWO = "workers: [{name: a, count: 2, max_count: 4}, {name: b}]"
         ("", "expires: 8h", {"expires": "changed in place"}),
         ("expires: 8h", "expires: 8h\ngrace_period: 2d", {"grace_period": "changed in place"}),
         ("", "prices: [{flavor: small, per_hour: 1}]", {"prices": "changed in place"}),
+        ("", "jupyterhub: {}", {"jupyterhub": "refused"}),
+        ("jupyterhub: {}", "jupyterhub: {people: {count: 3}}", {"jupyterhub.people.count": "changed in place"}),
+        ("jupyterhub: {}", "jupyterhub: {profiles: [{cpus: 2}]}", {"jupyterhub.profiles": "refused"}),
+        (
+            "jupyterhub: {auth: {password: {env: A}}}",
+            "jupyterhub: {auth: {password: {file: /a}}}",
+            {"jupyterhub.auth.password": "refused"},
+        ),
+        ("jupyterhub: {}", "jupyterhub: {idle: {longest: 1d}}", {"jupyterhub.idle.longest": "refused"}),
     ],
 )
 def test_changes(old: str, new: str, expected: dict[str, str]) -> None:
@@ -64,6 +75,13 @@ def test_changes(old: str, new: str, expected: dict[str, str]) -> None:
     assert {change.field: str(change.kind) for change in found} == expected
     assert all(bool(change.remedy) == (change.kind is ChangeKind.REFUSED) for change in found)
     assert all(str(change).startswith(f"{change.field}: ") for change in found)
+
+
+def test_people_come_and_go_in_place() -> None:
+    class_of = 'jupyterhub: {{people: {{csv: "{}\\n"}}, instructors: [{}]}}'
+    found = spec_changes(spec(class_of.format("al,", "bo")), spec(class_of.format("al,\\ncy,", "di")))
+    assert [change.field for change in found] == ["jupyterhub.people.csv", "jupyterhub.instructors"]
+    assert str(found[0]) == "jupyterhub.people.csv: (a long text) → (a long text): changed in place"
 
 
 def test_count_without_max_count_changes_the_room_too() -> None:

@@ -52,6 +52,12 @@ def test_the_version_is_an_input(debian: dict[str, str], monkeypatch: pytest.Mon
     assert image_build.plan(REQUEST).identity != before
 
 
+def test_a_script_may_ask_for_a_larger_disk(debian: dict[str, str]) -> None:
+    plain = image_build.plan(REQUEST)
+    larger = image_build.plan(replace(REQUEST, install="# disk: 6G\ntrue"))
+    assert (plain.size, larger.size) == (image_build.SIZE, "6G")
+
+
 def test_a_mirrors_slash_is_no_input(debian: dict[str, str]) -> None:
     slash, none = (replace(REQUEST, apt_mirror=f"http://m.example/debian{end}") for end in ("/", ""))
     assert image_build.plan(slash).identity == image_build.plan(none).identity
@@ -207,8 +213,8 @@ def test_missing_tools_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_words_hold_no_certificate_and_no_source(tmp_path: Path) -> None:
-    argv = image_build._argv(replace(PLAN, ca="CERT"), tmp_path / "with space", tmp_path / "result", 7)
-    assert not any("CERT" in word or PLAN.sources in word for word in argv)
+    argv = image_build._argv(replace(PLAN, ca="AUTHORITY"), tmp_path / "with space", tmp_path / "result", 7)
+    assert not any("AUTHORITY" in word or PLAN.sources in word for word in argv)
     assert any(f"tar-in '{tmp_path}/with space/tree.tar' /" in word for word in argv)
 
 

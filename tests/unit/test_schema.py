@@ -103,6 +103,13 @@ def test_the_canonical_form_fits_the_schema(validator: jsonschema.Draft202012Val
         {"network": ""},
         {"head": {"root_disk": "big"}},
         {"prices": [{"per_hour": 1}]},
+        {"jupyterhub": {"people": {"count": -1}}},
+        {"jupyterhub": {"auth": {"method": "password"}}},
+        {"jupyterhub": {"auth": {"password": "hunter2"}}},
+        {"jupyterhub": {"auth": {"options": {"issuer": 1}}}},
+        {"jupyterhub": {"profiles": [{"memory": "2GB"}]}},
+        {"jupyterhub": {"idle": {"server": "soon"}}},
+        {"jupyterhub": {"domain": "https://hub.example.org"}},
     ],
     ids=str,
 )

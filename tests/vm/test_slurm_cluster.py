@@ -5,7 +5,6 @@ The tests run in the order of this file; the last ones break the cluster and rep
 
 from __future__ import annotations
 
-import base64
 import os
 import shlex
 import signal
@@ -19,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import VCLUSTER, Cli, Watch, on
+from secret_search import forms, search
 
 from vcluster import Cluster
 from vcluster.model import Endpoint
@@ -160,64 +160,12 @@ def test_plain_ssh_and_a_forwarded_port_reach_the_machines(cli: Cli, demo: Clust
 
 # Secrets -------------------------------------------------------------------------------------------------------
 
-SEARCH = r"""
-import json, os, stat, sys
-readable = sys.argv[1] == "readable"
-needles = [bytes.fromhex(x) for x in json.load(sys.stdin)]
-skip = {"/proc", "/sys", "/dev", "/run/user"}
-found = []
-for folder, folders, files in os.walk("/"):
-    folders[:] = [f for f in folders if os.path.join(folder, f) not in skip]
-    if folder.startswith(("/usr/share", "/usr/lib", "/lib", "/boot", "/usr/bin")):
-        folders[:] = []
-        continue
-    for name in files:
-        path = os.path.join(folder, name)
-        try:
-            mode = os.lstat(path)
-            log = path.startswith("/var/log/")
-            if not stat.S_ISREG(mode.st_mode) or mode.st_size > 64 * 2**20:
-                continue
-            if readable and not log and not mode.st_mode & 0o004:
-                continue
-            data = open(path, "rb").read()
-        except OSError:
-            continue
-        if any(needle in data for needle in needles):
-            found.append(path)
-print("\n".join(found), end="")
-"""
-
-
-def forms(values: list[bytes]) -> list[bytes]:
-    """Each value raw, in hex and in base64; of a long one, a stretch that no line break can cut."""
-    found: list[bytes] = []
-    for value in values:
-        if value.startswith(b"-----BEGIN"):
-            # The two lines with the private half: the ones before hold only what is public.
-            found += value.splitlines()[4:6]
-        else:
-            found += [value, value.hex().encode(), base64.b64encode(value)[:40]]
-    return found
-
 
 def all_secrets(demo: Cluster) -> list[bytes]:
     keyring = demo.folder.keyring()
     hosts = [keyring.host(name).private.encode() for name in ("head", "cpu-1", "cpu-2", "cpu-3")]
     raw = (demo.folder.path / "secret").read_bytes()
     return [raw, keyring.key("munge", 128), keyring.admin.private.encode(), *hosts]
-
-
-def search(demo: Cluster, machine: str, needles: list[bytes], *, readable: bool) -> str:
-    import json
-
-    argv = demo.ssh_command(machine)
-    mode = "readable" if readable else "any"
-    command = f"sudo python3 -c {shlex.quote(SEARCH)} {mode}"
-    payload = json.dumps([needle.hex() for needle in needles])
-    done = subprocess.run([*argv, command], input=payload, capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_the_search_for_secrets_finds_one_where_there_is_one(demo: Cluster) -> None:

@@ -267,6 +267,7 @@ class MemoryCloud(MemoryProject):
                 address=request.port.address,
                 started=now,
                 endpoint=Endpoint("127.0.0.1", 22) if head else None,
+                web=Endpoint("127.0.0.1", 20443) if request.web else None,
                 host_key=request.host_key,
             )
             trouble, after = self.faults.machine(request.name)

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from vcluster.cloudinit import files_in
+from vcluster.clouds.memory_hub import HELPER, PretendedHub
 from vcluster.model import CommandResult
 
 __all__ = ["PretendedHead"]
@@ -24,6 +25,7 @@ class PretendedHead:
     def __init__(self, user_data: str) -> None:
         self._user_data = user_data
         self._known: dict[str, bytes] | None = None
+        self.hub = PretendedHub()
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -33,7 +35,7 @@ class PretendedHead:
         return self._known
 
     def execute(self, command: str, stdin: str, workers: Sequence[str]) -> CommandResult:
-        """``sudo -n cat FILE…`` and replacing a file work, ``hostname`` and ``srun … hostname`` answer; others echo."""
+        """``sudo -n cat FILE…``, replacing a file, ``hostname``, ``srun … hostname`` and vcluster-hub; others echo."""
         if command.startswith("sudo -n cat "):
             paths = shlex.split(command)[3:]
             missing = [path for path in paths if path not in self.files]
@@ -43,6 +45,8 @@ class PretendedHead:
         if found := _WRITE.fullmatch(command):
             self.files[found["path"]] = stdin.encode()
             return CommandResult("", "", 0)
+        if command.startswith(HELPER):
+            return self.hub.execute(command, stdin)
         if "hostname" in command:
             return CommandResult("".join(f"{name}\n" for name in workers) if "srun" in command else "head\n", "", 0)
         return CommandResult(f"{command}\n", "", 0)

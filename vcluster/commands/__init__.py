@@ -37,6 +37,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "ssh-config": ("reach", "Print what ~/.ssh/config needs for ssh, scp and VS Code."),
         "logs": ("look", "Print the end of a machine's serial console."),
     },
+    "Its JupyterHub": {
+        "users": ("people", "Add, remove and list people; show or change the passwords."),
+        "rehearse": ("rehearse", "Send a class of made-up users through the front door; tell how it went."),
+    },
     "Before it runs": {
         "doctor": ("local", "Tell whether this computer can run the local cloud, and what is missing."),
         "image": ("local", "Build, list and remove the local cloud's base images."),

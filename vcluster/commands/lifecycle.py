@@ -78,6 +78,10 @@ def _plan_text(name: str, view: PlanView, priced: bool) -> str:
     lines += [f"  quota: {clean(need)}{'' if need.fits else '  DOES NOT FIT'}" for need in view.quota]
     if not all(need.fits for need in view.quota):
         lines.append("  ! `vcluster up` would refuse this, unless what min_count asks for fits")
+    if (found := view.notebooks) is not None:
+        lines.append(f"  notebooks: {found}")
+        lines += [f"    {clean(group)}" for group in found.groups]
+        lines += [f"    or {clean(group)}" for group in found.others]
     if (cost := view.cost) is not None:
         now = "" if cost.now == cost.per_hour else f" (now {cost_text(cost.now, cost.unit)})"
         total = "" if cost.total is None else f", {cost_text(cost.total, cost.unit)} until it expires"
@@ -202,6 +206,7 @@ def _report(name: str, result: Result, how: How, text: str) -> None:
         "degraded": list(result.degraded),
         "seconds": round(result.seconds, 3),
         "status": result.status.to_dict(),
+        **({"hub": result.hub.to_dict()} if result.hub else {}),
     }
     how.result(name, fields, text)
 
@@ -217,11 +222,27 @@ def _ready_text(result: Result) -> str:
     where = cloud_words(status.cloud)
     usable = max(1, workers - len(result.degraded))
     steps = [
+        *_hub_steps(result, where),
         ("log in", f"vcluster ssh {name}{where}"),
         ("run a job", f"vcluster ssh {name}{where} -- srun -N{usable} -l hostname"),
         ("take it away", f"vcluster down {name}{where}"),
     ]
-    return "\n".join([first, *(f"  {what:13} {how}" for what, how in steps)])
+    return "\n".join([first, *(f"  {what:14} {how}" for what, how in steps)])
+
+
+def _hub_steps(result: Result, where: str) -> list[tuple[str, str]]:
+    """The front door, for people; the passwords are shown once, and after that only when they are asked for."""
+    if (door := result.hub) is None:
+        return []
+    steps = [("JupyterHub", clean(door.url))]
+    if door.fingerprint:
+        steps.append(("its authority", f"SHA-256 {clean(door.fingerprint)}"))
+    ask = f"vcluster users {clean(result.status.name)} password{where}"
+    if (words := door.passwords) is None:
+        return [*steps, ("passwords", ask)]
+    if words.shared:
+        steps.append(("class password", clean(words.shared)))
+    return [*steps, ("admin password", clean(words.admin)), ("again", ask)]
 
 
 def _count(number: int, noun: str) -> str:

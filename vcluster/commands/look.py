@@ -27,6 +27,7 @@ from vcluster.errors import UsageError
 
 if TYPE_CHECKING:
     from vcluster.cluster import Status
+    from vcluster.hub import HubStatus
 
 
 @command("status")
@@ -58,7 +59,25 @@ def _status_text(status: Status) -> str:
         rows.append((*row, machine.flavor, way_in, machine.uuid))
     headers = ("MACHINE", "ROLE", "GROUP", "STATE", "HEALTH", "ADDRESS", "FLAVOR", "SSH", "UUID")
     faults = [f"{clean(machine.name)}: {clean(machine.fault)}" for machine in status.machines if machine.fault]
-    return "\n".join([first, "", table(headers, rows), *(["", *faults] if faults else [])])
+    hub = [hub_line(status.hub)] if status.hub else []
+    return "\n".join([first, *hub, "", table(headers, rows), *(["", *faults] if faults else [])])
+
+
+def hub_line(hub: HubStatus) -> str:
+    """How the Hub is, in a line."""
+    if not hub.up:
+        return f"JupyterHub is down: {clean(hub.problem)}"
+    text = f"JupyterHub is up: {clean(hub.url)}, {hub.active} users active, {hub.servers} servers running"
+    if hub.starting:
+        text += f" and {hub.starting} starting"
+    text += f", room for {hub.room} more of {hub.capacity}"
+    if hub.problem:
+        text += f"; {clean(hub.problem)}"
+    if (provider := hub.provider) and not provider.reachable:
+        text += (
+            f"; nobody can log in: {clean(provider.host)} cannot be reached from the head ({clean(provider.problem)})"
+        )
+    return text
 
 
 @command("logs")

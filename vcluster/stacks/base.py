@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from vcluster.model import ClusterRef, CommandResult, Health, Network, Observed, Port, Slot
@@ -36,6 +37,7 @@ class Site:
         slots: head first, then every worker up to each group's ``max_count``.
         ports: slot name to port; every slot has one before anything is rendered.
         guarded: addresses that only root may reach from inside a machine.
+        secrets: what the user gave for the Hub, as :func:`vcluster.hub_secrets.resolve`; only a head's rendering looks.
     """
 
     ref: ClusterRef
@@ -45,6 +47,7 @@ class Site:
     ports: Mapping[str, Port]
     keyring: Keyring
     guarded: tuple[str, ...]
+    secrets: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Stack(Protocol):

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vcluster.doors import HTTP, HTTPS, http_from, https_from
 from vcluster.model import Role, Slot
 from vcluster.render import render
+from vcluster.stacks import jupyterhub
 from vcluster.stacks.base import ADMIN_USER, HEAD_SECRET, HEAD_SPEC, Site
 from vcluster.stacks.hostlist import compress, runs
-from vcluster.stacks.userdata import File, write_files
+from vcluster.stacks.userdata import File, lean, write_files
 
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
@@ -39,6 +41,7 @@ class _Partition:
     name: str
     nodes: str
     memory_per_cpu: int
+    shared: int
 
 
 class SlurmStack:
@@ -58,7 +61,9 @@ class SlurmStack:
             PermanentError: a template is missing or wrong.
         """
         mirrors = spec.mirrors
-        return render("install.sh.j2", apt=mirrors.apt, pypi=mirrors.pypi, ca=mirrors.ca, packages=tuple(spec.packages))
+        hub = jupyterhub.installed(spec)
+        values = {"apt": mirrors.apt, "pypi": mirrors.pypi, "ca": mirrors.ca, "packages": tuple(spec.packages)}
+        return render("install.sh.j2", hub=hub, **values)
 
     def user_data(self, site: Site, slot: Slot) -> str:
         """The complete user data of one machine; it holds this machine's secrets and nobody else's.
@@ -85,8 +90,9 @@ class SlurmStack:
         if role not in texts:
             values = self._values(site, role)
             files = _HEAD if role is Role.HEAD else _WORKER
-            rendered = [File(path, render(name, **values), mode) for path, name, mode in (*_EVERY, *files)]
-            texts[role] = (values, write_files([*rendered, *self._made(site, role, values)]))
+            rendered = [File(path, _lean(render(name, **values)), mode) for path, name, mode in (*_EVERY, *files)]
+            made = (*self._made(site, role, values), *jupyterhub.files(site, role, values))
+            texts[role] = (values, write_files([*rendered, *made]))
         return texts[role]
 
     def _values(self, site: Site, role: Role) -> dict[str, Any]:
@@ -106,10 +112,11 @@ class SlurmStack:
             "expiring": spec.cloud != "local",
             "guarded": _by_family(site.guarded),
             "head": head,
+            "hub": jupyterhub.configure(spec),
             "max_time": spec.slurm.max_time,
             "members": _ranges(port.address for port in site.ports.values()),
             "nodes": list(_nodes(workers, site.ports)),
-            "partitions": list(_partitions(workers, spec.slurm.memory_per_cpu)),
+            "partitions": list(_partitions(workers, spec.slurm.memory_per_cpu, jupyterhub.shared_nodes(spec))),
             "ports": site.ports,
             "probe": PROBE_PARTITION,
             "reports_port": REPORTS_PORT,
@@ -118,6 +125,7 @@ class SlurmStack:
             "slots": site.slots,
             "user_uid": FIRST_USER_UID,
             "users": spec.users,
+            "web": _web(spec),
         }
 
     def _made(self, site: Site, role: Role, values: Mapping[str, Any]) -> Iterator[File]:
@@ -130,7 +138,7 @@ class SlurmStack:
             yield File(HEAD_SECRET, f"{site.keyring.encoded}\n", 0o600)
             yield File(HEAD_SPEC, spec.to_yaml(), 0o600)
             for path, name, mode in _EXPIRING if values["expiring"] else ():
-                yield File(path, render(name), mode)
+                yield File(path, _lean(render(name)), mode)
             for user in spec.users:
                 yield File(f"/etc/vcluster/keys/{user.name}", _lines(user.ssh_keys))
         yield File("/var/lib/vcluster/cluster.json", json.dumps(_facts(site), indent=1) + "\n")
@@ -183,6 +191,10 @@ _WORKER = (
 )
 
 
+def _lean(text: str) -> str:
+    return lean(text) if text.startswith("#!/usr/bin/python3") else text
+
+
 def _lines(lines: Sequence[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
@@ -219,13 +231,14 @@ def _nodes(workers: Sequence[Slot], ports: Mapping[str, Any]) -> Iterator[str]:
             yield f"NodeName={names} NodeAddr={addresses} {size}"
 
 
-def _partitions(workers: Sequence[Slot], memory_per_cpu: int | None) -> Iterator[_Partition]:
+def _partitions(workers: Sequence[Slot], memory_per_cpu: int | None, shared: Mapping[str, int]) -> Iterator[_Partition]:
     for group, slots in _groups(workers).items():
         share = max(1, _memory(slots[0]) // slots[0].flavor.cpus)
         yield _Partition(
             name=group,
             nodes=compress(slot.name for slot in slots),
             memory_per_cpu=min(memory_per_cpu or share, share),
+            shared=shared.get(group, 1),
         )
 
 
@@ -235,6 +248,13 @@ def _by_family(addresses: Sequence[str]) -> dict[str, list[str]]:
     four = ipaddress.collapse_addresses(n for n in networks if isinstance(n, ipaddress.IPv4Network))
     six = ipaddress.collapse_addresses(n for n in networks if isinstance(n, ipaddress.IPv6Network))
     return {"ipv4": [str(n) for n in four], "ipv6": [str(n) for n in six]}
+
+
+def _web(spec: ClusterSpec) -> dict[int, dict[str, list[str]]]:
+    """The Hub's ports on the head, and from where they are reached; empty without a Hub."""
+    if spec.jupyterhub is None:
+        return {}
+    return {HTTPS: _by_family(https_from(spec)), HTTP: _by_family(http_from(spec))}
 
 
 def _ranges(addresses: Iterator[str]) -> list[str]:

@@ -104,6 +104,8 @@ def _nets(record: MachineRecord, sockets: Path) -> list[str]:
     user = "user,id=outside,ipv6=off"
     if record.ssh_port:
         user += f",hostfwd=tcp:127.0.0.1:{record.ssh_port}-:22"
+    if record.web_port:
+        user += f",hostfwd=tcp:127.0.0.1:{record.web_port}-:443"
     return [
         "-netdev",
         f"vde,id=private,sock={_quote(sockets)}",

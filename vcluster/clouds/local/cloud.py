@@ -330,9 +330,8 @@ class LocalCloud(PlainCloud):
         return ClusterFolder(self._clouds, ref)
 
     def _cluster_paths(self) -> list[Path]:
-        if not self._clouds.is_dir():
-            return []
-        return sorted(p for p in self._clouds.iterdir() if p.is_dir() and not p.name.startswith((NEW, TRASH)))
+        there = self._clouds.iterdir() if self._clouds.is_dir() else ()
+        return sorted(p for p in there if p.is_dir() and not p.name.startswith((NEW, TRASH)))
 
     def _folders(self) -> list[ClusterFolder]:
         found = [created_at(path) for path in self._cluster_paths()]
@@ -377,6 +376,7 @@ class LocalCloud(PlainCloud):
             initrd=str(image.initrd or ""),
             wish=Wish.BUILDING,
             created=self.now(),
+            web=request.web,
         )
 
     def _seed(self, record: MachineRecord, request: MachineRequest, network: Network) -> bytes:

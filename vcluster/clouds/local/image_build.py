@@ -19,6 +19,7 @@ from shlex import quote
 
 from vcluster.clouds.base import Notify
 from vcluster.clouds.local.image import DISK, INITRD, KERNEL, digest
+from vcluster.clouds.local.image_host import lend, lent
 from vcluster.clouds.local.image_run import run, workshop
 from vcluster.clouds.local.image_sources import answers, check_mirror, host_sources, mirror_sources
 from vcluster.errors import CloudError, PermanentError, QuotaError
@@ -31,7 +32,8 @@ VERSION = "2"
 """Raised when this builder makes another image of the same inputs."""
 
 SIZE = "3G"
-"""Of the file system as built; it grows to the machine's disk at first boot."""
+"""Of the file system as built, unless the install script asks for another by a line ``# disk: 6G``; it grows to the
+machine's disk at first boot."""
 
 PLACE = "var/lib/vcluster/build"
 """Where the build's own files lie in the tree while it is made."""
@@ -75,6 +77,7 @@ class Plan:
     files: bytes
     ca: str
     mirror: str = ""
+    size: str = SIZE
 
 
 def plan(request: ImageRequest) -> Plan:
@@ -101,8 +104,10 @@ def plan(request: ImageRequest) -> Plan:
         )
     files = _tree(request.install)
     packages = (*BASE, KERNELS[kind])
-    name = digest(VERSION, SIZE, suite, sources, " ".join(packages), files.hex(), request.ca)
-    return Plan(f"{suite}-{name}", suite, sources, packages, files, request.ca, request.apt_mirror)
+    asked = re.search(r"(?m)^# disk: (\d+G)$", request.install)
+    size = asked[1] if asked else SIZE
+    name = digest(VERSION, size, suite, sources, " ".join(packages), files.hex(), request.ca)
+    return Plan(f"{suite}-{name}", suite, sources, packages, files, request.ca, request.apt_mirror, size)
 
 
 def _release() -> dict[str, str]:
@@ -154,12 +159,10 @@ def build(plan: Plan, folder: Path, notify: Notify, cancel: threading.Event | No
     log = work / "build.log"
     (work / "tree.tar").write_bytes(plan.files)
     (work / "apt.sources").write_text(sources + "\n")
-    if plan.ca:
-        system = Path("/etc/ssl/certs/ca-certificates.crt")
-        (work / "ca.pem").write_text((system.read_text() if system.is_file() else "") + "\n" + plan.ca)
+    lend(work, plan.ca)
     # The disk has no name, so nobody comes to it but by the descriptor that the builder inherits.
     with tempfile.TemporaryFile(dir=work) as disk, log.open("wb") as out, workshop() as shop:
-        os.truncate(disk.fileno(), _bytes(SIZE))
+        os.truncate(disk.fileno(), _bytes(plan.size))
         if os.geteuid() != 0:  # in a user namespace the tree's owner is another user of this host
             os.fchmod(disk.fileno(), 0o666)
         environment = {**_environment(), "TMPDIR": str(shop)}
@@ -193,14 +196,11 @@ def _environment() -> dict[str, str]:
 
 def _argv(plan: Plan, work: Path, result: Path, disk: int) -> list[str]:
     chroot = f'chroot "$1" bash /{PLACE}'
+    bring, seeing = lent(work)
     # apt runs outside of the tree but, in a user namespace, cannot enter the work folder: it reads the tree's copy.
-    trust = [
-        'mkdir -p "$1/tmp"',
-        f"upload {quote(str(work / 'ca.pem'))} /tmp/vcluster-ca.pem",
-        """echo "Acquire::https::CAInfo \\"$1/tmp/vcluster-ca.pem\\";" >> "$MMDEBSTRAP_APT_CONFIG\"""",
-    ]
+    trust = """echo "Acquire::https::CAInfo \\"$1/tmp/vcluster-ca.pem\\";" >> "$MMDEBSTRAP_APT_CONFIG\""""
     hooks = {
-        "setup": trust if plan.ca else [],
+        "setup": [*bring, trust] if plan.ca else bring,
         # The image boots with an initramfs of its own making; the distribution's takes a minute to make.
         "essential": [
             'chroot "$1" dpkg-divert --quiet --local --rename --add /usr/sbin/update-initramfs',
@@ -209,7 +209,7 @@ def _argv(plan: Plan, work: Path, result: Path, disk: int) -> list[str]:
         "customize": [
             f"tar-in {quote(str(work / 'tree.tar'))} /",
             'rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap',
-            f"{chroot}/install.sh",
+            f"{seeing} {chroot}/install.sh",
             f"{chroot}/customize.sh",
             f"{chroot}/initramfs.sh",
             f"download /boot/vcluster-kernel {quote(str(result / KERNEL))}",

@@ -63,6 +63,8 @@ class MachineRecord:
         disk_id, kernel, initrd: the image's paths; kernel and initrd are empty for one that boots from its own disk.
         cpus, memory, disk: vCPUs, MiB, GiB.
         ssh_port: port on the host's loopback that leads to SSH; 0 for none.
+        web: its port 443 is reached, too.
+        web_port: port on the host's loopback that leads there; 0 for none.
         created, started: seconds since the epoch.
         boot_id: which boot of the host it was started in.
         switch: which run of the cluster's switch its QEMU is connected to.
@@ -89,6 +91,8 @@ class MachineRecord:
     boot_id: str = ""
     switch: str = ""
     ssh_port: int = 0
+    web: bool = False
+    web_port: int = 0
 
     @property
     def short(self) -> str:

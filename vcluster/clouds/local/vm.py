@@ -116,6 +116,8 @@ def launch(folder: ClusterFolder, record: MachineRecord, accel: Accel) -> Machin
             run = switch.ensure(folder.sockets).run
         if record.role == Role.HEAD and not _port_free(record.ssh_port):
             record = replace(record, ssh_port=_choose_port())
+        while record.web and (record.web_port == record.ssh_port or not _port_free(record.web_port)):
+            record = replace(record, web_port=_choose_port())
         record = replace(record, wish=Wish.RUNNING, boot_id=processes.boot_id(), switch=run, started=time.time())
         try:
             _fresh_files(path)
@@ -136,7 +138,7 @@ def launch(folder: ClusterFolder, record: MachineRecord, accel: Accel) -> Machin
         tries -= 1
         if "host forwarding rule" not in said or not tries:
             raise _refused(f"QEMU of {record.name} does not start", said)
-        record = replace(record, ssh_port=0)  # somebody took the port in between: another one
+        record = replace(record, ssh_port=0, web_port=0)  # somebody took a port in between: others
 
 
 def _start(path: Path, argv: list[str]) -> bool:
@@ -204,7 +206,7 @@ def _choose_port() -> int:
     for port in random.sample(_PORT_RANGE, 200):
         if _port_free(port):
             return port
-    raise TemporaryError("no free port on the loopback interface for the head's SSH", delay=10.0)
+    raise TemporaryError("no free port on the loopback interface for the head", delay=10.0)
 
 
 def _port_free(port: int) -> bool:

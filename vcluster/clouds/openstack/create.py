@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import gzip
 from collections.abc import Sequence
-from dataclasses import replace
 
 from vcluster.chosen import chosen_parts
 from vcluster.clouds.openstack import marks, pictures
@@ -145,8 +144,7 @@ class Maker:
             endpoint=None,
             host_key=request.host_key,
         )
-        point = pictures.endpoint(machine, self._known.public())
-        return replace(machine, endpoint=point)
+        return pictures.reached(machine, self._known.public())
 
     def _server(self, ref: ClusterRef, request: MachineRequest) -> Json:
         metadata = marks.volume_mark(ref, request.tag, request.name) | {

@@ -63,7 +63,7 @@ class _Choice:
         if network is None and chosen is not None:
             network = self._foreign.know(pictures.network(chosen, self.around.ipv4(chosen), tag=""))
         foreign = network if network is not None and network.foreign else None
-        parts = [self._group("head", {"allow_from": ",".join(self.wishes.allow_from)}), self._group("members", {})]
+        parts = [self._group("head", self._doors()), self._group("members", {})]
         if self._wants_server_group():
             parts.append(self._part(PartKind.SERVER_GROUP, "workers", {}))
         if foreign is None:
@@ -90,6 +90,12 @@ class _Choice:
 
     def _part(self, kind: PartKind, name: str, detail: Mapping[str, str]) -> PartRequest:
         return PartRequest(kind, name or str(kind), self.ref.tag(kind), detail)
+
+    def _doors(self) -> dict[str, str]:
+        """Who is let in where, on the head."""
+        wishes = self.wishes
+        doors = {"allow_from": wishes.allow_from, "https_from": wishes.https_from, "http_from": wishes.http_from}
+        return {door: ",".join(networks) for door, networks in doors.items() if networks}
 
     def _group(self, name: str, detail: Mapping[str, str]) -> PartRequest:
         return self._part(PartKind.SECURITY_GROUP, name, detail)

@@ -153,7 +153,7 @@ class Observer:
         for told in servers:
             machine = pictures.machine(ref, told, ports, self._known.told(str(told.get("id"))))
             if machine is not None:
-                found.append(replace(machine, endpoint=pictures.endpoint(machine, public)))
+                found.append(pictures.reached(machine, public))
         return tuple(found)
 
     def _foreign_networks(self, own: list[Network], ports: dict[str, Port]) -> list[Network]:

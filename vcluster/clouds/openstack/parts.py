@@ -20,7 +20,8 @@ from vcluster.model import ClusterRef, Network, Observed, Part, PartKind, PartRe
 
 __all__ = ["PartMaker"]
 
-SSH = 22
+_DOORS = {"allow_from": 22, "https_from": 443, "http_from": 80}
+"""What a request says of the head's security group, and the port that it opens."""
 
 TAKEN = "already has a port on subnet"
 """Of Neutron's answer when something on a router has, or once had for a moment, an address in the subnet."""
@@ -150,22 +151,21 @@ class PartMaker:
 
 
 def _rules(group: str, request: PartRequest) -> list[Json]:
-    """The least that works: SSH to the head from where the spec says, and members among themselves."""
-    rules: list[Json] = []
+    """The least that works: SSH (and the Hub) on the head from where the spec says, and members among themselves."""
     if request.name == "head":
-        for prefix in filter(None, request.detail.get("allow_from", "").split(",")):
-            rules.append(  # noqa: PERF401
-                {
-                    "security_group_id": group,
-                    "direction": "ingress",
-                    "ethertype": f"IPv{ipaddress.ip_network(prefix, strict=False).version}",
-                    "protocol": "tcp",
-                    "port_range_min": SSH,
-                    "port_range_max": SSH,
-                    "remote_ip_prefix": str(ipaddress.ip_network(prefix, strict=False)),
-                }
-            )
-        return rules
+        return [
+            {
+                "security_group_id": group,
+                "direction": "ingress",
+                "ethertype": f"IPv{ipaddress.ip_network(prefix, strict=False).version}",
+                "protocol": "tcp",
+                "port_range_min": port,
+                "port_range_max": port,
+                "remote_ip_prefix": str(ipaddress.ip_network(prefix, strict=False)),
+            }
+            for door, port in _DOORS.items()
+            for prefix in filter(None, request.detail.get(door, "").split(","))
+        ]
     return [
         {"security_group_id": group, "direction": "ingress", "ethertype": family, "remote_group_id": group}
         for family in ("IPv4", "IPv6")

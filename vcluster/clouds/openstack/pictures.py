@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from vcluster.clouds.openstack import marks
@@ -29,6 +30,7 @@ __all__ = [
     "moment",
     "network",
     "port",
+    "reached",
     "router",
     "security_group",
     "server_group",
@@ -38,7 +40,7 @@ __all__ = [
     "volumes_of",
 ]
 
-SSH = 22
+SSH, HTTPS = 22, 443
 
 ATTACHED = "router_interface"
 """What the owner of a router's port is called, with what comes before and after it (HA, distributed)."""
@@ -121,16 +123,16 @@ def volumes_of(server: Json) -> frozenset[str]:
     return frozenset(str(one["id"]) for one in server.get("os-extended-volumes:volumes_attached") or ())
 
 
-def endpoint(machine: Machine, public: Mapping[str, str]) -> Endpoint | None:
-    """Where the head is reached: its floating IP, else its own address (by a jump host that the spec names).
+def reached(machine: Machine, public: Mapping[str, str]) -> Machine:
+    """The same with where it is reached: a head by its floating IP, else its own address (by the spec's jump host).
 
     Args:
         public: floating address by port uuid.
     """
-    if machine.role is not Role.HEAD:
-        return None
     address = public.get(machine.port) or machine.address
-    return Endpoint(address, SSH) if address else None
+    if machine.role is not Role.HEAD or not address:
+        return machine
+    return replace(machine, endpoint=Endpoint(address, SSH), web=Endpoint(address, HTTPS))
 
 
 def network(told: Json, subnets: Iterable[Json], *, tag: str) -> Network:

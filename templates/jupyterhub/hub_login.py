@@ -1,0 +1,106 @@
+"""The way to log in, from hub.json into the Hub's configuration. Client secrets come from the environment."""
+
+import json
+import os
+import re
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from hub_facts import public_url
+from vcluster_auth import authenticator
+
+TRIES = 3
+SECONDS = 10
+
+
+def login(c, hub, state):
+    """Choose the authenticator's class and set what it needs."""
+    auth = hub["auth"]
+    method, options, allow = auth["method"], auth.get("options") or {}, auth["allow"]
+    chosen = authenticator(method)
+    c.JupyterHub.authenticator_class = chosen
+    own = c[chosen.__name__]
+    if method == "pam":
+        own.service = "login"
+        own.open_sessions = False
+    elif method == "native":
+        import nativeauthenticator
+
+        c.JupyterHub.template_paths = [str(Path(nativeauthenticator.__file__).parent / "templates")]
+        own.enable_signup = True
+        own.open_signup = False
+        own.minimum_password_length = 12
+        own.check_common_password = True
+        own.allowed_failed_logins = 0  # ours slows guessing down
+    elif method == "firstuse":
+        own.dbm_path = str(state / "first-use.dbm")
+        own.min_password_length = 12
+    elif not chosen.by_form:
+        own.client_id = auth["client_id"] or ""
+        own.client_secret = os.environ.get("VCLUSTER_CLIENT_SECRET", "")
+        own.oauth_callback_url = f"{public_url(hub)}hub/oauth_callback"
+        own.allow_all = False
+        {"github": github, "globus": globus, "cilogon": cilogon, "oidc": oidc}[method](own, options, allow, state)
+
+
+def github(own, options, allow, _state):
+    if options.get("url"):
+        own.github_url = options["url"]
+    if allow["organizations"]:
+        own.allowed_organizations = set(allow["organizations"])
+        own.scope = ["read:org"]
+
+
+def globus(own, options, allow, _state):
+    if options.get("identity_provider"):
+        own.identity_provider = options["identity_provider"]
+    if allow["groups"]:
+        own.allowed_globus_groups = set(allow["groups"])
+
+
+def cilogon(own, options, allow, _state):
+    claim = options.get("username_claim") or "email"
+    rule = {"username_derivation": {"username_claim": claim}}
+    rule |= {"allowed_domains": list(allow["domains"])} if allow["domains"] else {"allow_all": bool(allow["users"])}
+    own.idps = {entity: rule for entity in re.split(r"[\s,]+", options.get("idps", "").strip()) if entity}
+
+
+def oidc(own, options, allow, state):
+    known = discover(options["issuer"], state) if options.get("issuer") else {}
+    for ours, theirs in (
+        ("authorize_url", "authorization_endpoint"),
+        ("token_url", "token_endpoint"),
+        ("userdata_url", "userinfo_endpoint"),
+    ):
+        setattr(own, ours, options.get(ours) or known.get(theirs) or "")
+    own.scope = (options.get("scope") or "openid email profile").replace(",", " ").split()
+    own.username_claim = options.get("username_claim") or "preferred_username"
+    own.enable_pkce = True
+    own.login_service = options.get("login_service") or "your institution"
+    if allow["groups"]:
+        own.allowed_groups = set(allow["groups"])
+        own.auth_state_groups_key = f"oauth_user.{options.get('groups_claim') or 'groups'}"
+
+
+def discover(issuer, state):
+    """What an issuer says of itself; what it said last time when it does not answer now."""
+    kept = state / "oidc.json"
+    for attempt in range(TRIES):
+        try:
+            address = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+            with urllib.request.urlopen(address, timeout=SECONDS) as answer:  # noqa: S310 - of the spec
+                known = json.loads(answer.read(1 << 20))
+            if known.get("issuer", "").rstrip("/") != issuer.rstrip("/"):
+                raise ValueError(f"it calls itself {known.get('issuer')!r}")
+            kept.write_text(json.dumps(known))
+            return known
+        except (OSError, ValueError) as error:
+            sys.stderr.write(f"{issuer}: {error}\n")
+            time.sleep(attempt + 1)
+    try:
+        known = json.loads(kept.read_text())
+        return known if known.get("issuer", "").rstrip("/") == issuer.rstrip("/") else {}
+    except (OSError, ValueError):
+        return {}

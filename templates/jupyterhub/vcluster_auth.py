@@ -1,0 +1,275 @@
+"""Who gets in. Whatever the way to log in: only the people of this cluster, by people.json, as it is now.
+
+:class:`People` stands before each way's own class. It lets in whoever the way has proved and people.json names, makes
+admins and instructors, and slows down guessing.
+"""
+
+import asyncio
+import dbm
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from hmac import compare_digest
+from inspect import isawaitable
+
+import bcrypt
+from hub_facts import Fresh
+from jupyterhub.auth import Authenticator, PAMAuthenticator
+from tornado import web
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+INSTRUCTORS = "instructors"
+WRONG = {"pair": 5, "name": 20, "address": 300}
+"""Wrong passwords that cost nothing: of one address for one name, for one name, and of one address (a class's)."""
+LONGEST_WAIT = 30.0
+FORGET = 900.0
+MOST_KNOWN = 20_000
+
+
+class Throttle:
+    """Counts wrong passwords; after some, each next try has to wait longer, 30 seconds at most. In memory."""
+
+    def __init__(self, clock=time.monotonic):
+        self._clock = clock
+        self._wrong = {}
+
+    def _keys(self, address, name):
+        return {"pair": (address, name), "name": (None, name), "address": (address, None)}
+
+    def wait(self, address, name):
+        """Seconds until somebody there may try this name again."""
+        now, longest = self._clock(), 0.0
+        for kind, key in self._keys(address, name).items():
+            count, last = self._wrong.get(key, (0, 0.0))
+            over = count - WRONG[kind]
+            if over >= 0:
+                longest = max(longest, last + min(LONGEST_WAIT, 2.0 ** min(over, 5)) - now)
+        return longest
+
+    def wrong(self, address, name):
+        now = self._clock()
+        if len(self._wrong) > MOST_KNOWN:
+            self._wrong = {key: seen for key, seen in self._wrong.items() if now - seen[1] < FORGET}
+        if len(self._wrong) > MOST_KNOWN:
+            self._wrong.clear()
+        for key in self._keys(address, name).values():
+            count, last = self._wrong.get(key, (0, now))
+            self._wrong[key] = (1 if now - last > FORGET else count + 1, now)
+
+    def right(self, address, name):
+        self._wrong.pop((address, name), None)
+
+
+def same(given, wanted):
+    """Whether two passwords are one, in a time that says nothing; no password is never right."""
+    one, other = (str(word or "").encode("utf-8", "replace") for word in (given, wanted))
+    return bool(other) and compare_digest(one, other)
+
+
+class People:
+    """Before an authenticator in its class's bases."""
+
+    by_form = True
+    """Whether people type a name and a password here, and do not come from an identity provider."""
+
+    def __init__(self, **kwargs):
+        self.people = Fresh("people.json")
+        self.passwords = Fresh("passwords.json")
+        self.facts = Fresh("hub.json")
+        self.throttle = Throttle()
+        super().__init__(**kwargs)
+        # Some ways let everybody in unless they are told whom.
+        self.allow_all = False
+
+    def person(self, name):
+        return self.people().get("people", {}).get(name)
+
+    # -- who it is -----------------------------------------------------------------------------------------------
+
+    def normalize_username(self, username):
+        """The account's name for what somebody typed, or for what an identity provider calls them."""
+        word = str(username).strip().lower()
+        if self.by_form:
+            return word
+        people = self.people().get("people", {})
+        for name, person in people.items():
+            known = {str(person.get(key) or "").lower() for key in ("login", "email")} - {""}
+            if word in known or (not known and word == name):
+                return name
+        # Nobody's name: an account is not to be had by being called like one at the provider.
+        return word if word not in people else f"{word}@provider"
+
+    def validate_username(self, username):
+        return bool(NAME.fullmatch(username or "")) and super().validate_username(username)
+
+    # -- whether it is true --------------------------------------------------------------------------------------
+
+    async def authenticate(self, handler, data=None, **kwargs):
+        if not self.by_form:
+            return await settled(super().authenticate(handler, data, **kwargs))
+        name = self.normalize_username(data.get("username") or "")
+        address = handler.request.remote_ip
+        wait = self.throttle.wait(address, name)
+        if wait > 0:
+            raise web.HTTPError(429, f"Too many wrong passwords. Try again in {int(wait) + 1} seconds.")
+        person = self.person(name)
+        proved = await self.proved(handler, {**data, "username": name}, name, person or {"kind": "nobody"})
+        if person is None or not proved:
+            self.throttle.wrong(address, name)
+            return None
+        self.throttle.right(address, name)
+        return {"name": name}
+
+    async def proved(self, handler, data, name, person):
+        """Whether this is the person: a rehearsal's accounts and admins by their own passwords, whatever the way."""
+        given, passwords = data.get("password") or "", self.passwords()
+        if person["kind"] == "rehearsal":
+            return same(given, passwords.get("rehearsal"))
+        if person.get("admin") and same(given, passwords.get("admin")):
+            return True
+        return person["kind"] != "nobody" and await self.way(handler, data, name, person)
+
+    async def way(self, handler, data, name, person):
+        """As the way to log in has it."""
+        return bool(await settled(super().authenticate(handler, data)))
+
+    # -- whether they may ----------------------------------------------------------------------------------------
+
+    async def check_allowed(self, username, authentication=None):
+        person = self.person(username)
+        if person is None or (person["kind"] == "rehearsal" and not self.by_form):
+            return False
+        allow = self.facts().get("auth", {}).get("allow", {})
+        if self.by_form or allow.get("users", True):
+            return True
+        return await self.ruled(username, authentication, allow)
+
+    async def ruled(self, username, authentication, allow):
+        """By the organizations, groups and domains that the spec names."""
+        if await settled(super().check_allowed(username, authentication)):
+            return True
+        info = ((authentication or {}).get("auth_state") or {}).get(getattr(self, "user_auth_state_key", "")) or {}
+        domain = str(info.get("email") or "").lower().rpartition("@")[2]
+        verified = info.get("email_verified", True) not in (False, "false")
+        return bool(domain) and verified and domain in {str(each).lower() for each in allow.get("domains") or []}
+
+    def check_allow_config(self):
+        """Everybody who may come is in people.json, and check_allowed looks there."""
+
+    async def is_admin(self, handler, authentication):
+        return bool((self.person(authentication["name"]) or {}).get("admin"))
+
+    def _ranked(self, name):
+        person = self.person(name) or {}
+        rank = person.get("instructor") or person.get("admin")
+        return {"admin": bool(person.get("admin")), "groups": [INSTRUCTORS] if rank else []}
+
+    async def get_authenticated_user(self, handler, data):
+        found = await super().get_authenticated_user(handler, data)
+        return {**found, **self._ranked(found["name"])} if found else None
+
+    async def refresh_user(self, user, handler=None, **kwargs):
+        """Whoever was taken out of people.json is out; a rank given or taken holds within minutes."""
+        if self.person(user.name) is None:
+            return False
+        return {"name": user.name, **self._ranked(user.name)}
+
+
+async def settled(value):
+    """A value, or what comes of waiting for it."""
+    return await value if isawaitable(value) else value
+
+
+class SharedPassword(People, Authenticator):
+    """One password for the class, another for those with a rank."""
+
+    async def way(self, handler, data, name, person):
+        rank = person.get("instructor") or person.get("admin")
+        return same(data.get("password") or "", self.passwords().get("admin" if rank else "class"))
+
+
+class Pam(People, PAMAuthenticator):
+    """The head's own passwords."""
+
+
+def first_use():
+    from firstuseauthenticator import FirstUseAuthenticator
+
+    class FirstUse(People, FirstUseAuthenticator):
+        """The first password that somebody types for a name in people.json becomes that person's."""
+
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            # One thread: hashing takes a quarter of a second, and would stop the Hub for all; and one dbm at a time.
+            self._hasher = ThreadPoolExecutor(1)
+
+        async def way(self, handler, data, name, person):
+            password = data.get("password") or ""
+            proved = await asyncio.get_running_loop().run_in_executor(self._hasher, self._check, name, password)
+            if proved is None:
+                handler.custom_login_error = f"Choose a password of at least {self.min_password_length} characters."
+            return bool(proved)
+
+        def _check(self, name, password):
+            """Whether it is the password; None for one that is too short to become one."""
+            secret = password.encode()[:72]
+            with dbm.open(self.dbm_path, "c", 0o600) as known:
+                stored = known.get(name.encode())
+                if stored is not None:
+                    return compare_digest(bcrypt.hashpw(secret, stored), stored)
+                if len(password) < self.min_password_length:
+                    return None
+                known[name.encode()] = bcrypt.hashpw(secret, bcrypt.gensalt())
+                return True
+
+    return FirstUse
+
+
+def native():
+    from nativeauthenticator import NativeAuthenticator
+
+    class Native(People, NativeAuthenticator):
+        """People in people.json sign up; an admin, who comes by the admin password, lets them in."""
+
+        def create_user(self, username, password, **kwargs):
+            name = self.normalize_username(username)
+            person = self.person(name)
+            if person is None or person["kind"] == "rehearsal":
+                return None
+            return super().create_user(name, password, **kwargs)
+
+    return Native
+
+
+def provider(method):
+    from oauthenticator.cilogon import CILogonOAuthenticator
+    from oauthenticator.generic import GenericOAuthenticator
+    from oauthenticator.github import GitHubOAuthenticator
+    from oauthenticator.globus import GlobusOAuthenticator
+
+    classes = {
+        "github": GitHubOAuthenticator,
+        "cilogon": CILogonOAuthenticator,
+        "globus": GlobusOAuthenticator,
+        "oidc": GenericOAuthenticator,
+    }
+    return type(method.capitalize(), (People, classes[method]), {"by_form": False})
+
+
+def authenticator(method):
+    """The class for the spec's word.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if method in ("github", "cilogon", "globus", "oidc"):
+        return provider(method)
+    makers = {
+        "shared-password": lambda: SharedPassword,
+        "pam": lambda: Pam,
+        "firstuse": first_use,
+        "native": native,
+    }
+    if method not in makers:
+        raise ValueError(f"there is no way to log in called {method}")
+    return makers[method]()

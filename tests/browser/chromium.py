@@ -1,0 +1,162 @@
+"""Debian's Chromium, which trusts a Hub's certificate authority as a person's would, and what people do with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+__all__ = [
+    "SHOTS",
+    "WHERE",
+    "Launch",
+    "launcher",
+    "log_in",
+    "log_out",
+    "new_notebook",
+    "run_cell",
+    "shots",
+    "trusting",
+    "window",
+]
+
+CHROMIUM = "/usr/bin/chromium"
+SHOTS = Path(os.environ.get("VCLUSTER_SHOTS", "build/browser"))
+"""Where screenshots are kept."""
+
+PATIENCE = 120.0
+"""Seconds for JupyterLab to show something, and for a cell; machines in emulation want more."""
+
+ASKED = 4
+
+WHERE = (
+    "import json, os, socket; "
+    "print(json.dumps([socket.gethostname(), os.environ['SLURM_JOB_ID'], os.listdir('/srv/shared')]))"
+)
+"""A cell that says where it runs, and what is in the shared folder."""
+
+Launch = Callable[[Path], "Browser"]
+"""Starts a browser whose person has this home."""
+
+
+@contextmanager
+def launcher() -> Iterator[Launch]:
+    """While it is open its thread can run no other event loop: Playwright's stands there."""
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+
+        def start(home: Path) -> Browser:
+            return playwright.chromium.launch(
+                executable_path=CHROMIUM, args=[*flags, "--disable-gpu"], env={**os.environ, "HOME": str(home)}
+            )
+
+        yield start
+
+
+@contextmanager
+def trusting(launch: Launch, ca: str, home: Path) -> Iterator[Browser]:
+    """A browser into which an authority's certificate, a PEM, was imported.
+
+    Args:
+        home: an empty folder.
+    """
+    database, file = home / ".pki/nssdb", home / "ca.pem"
+    database.mkdir(parents=True)
+    file.write_text(ca)
+    certutil = ["certutil", "-d", f"sql:{database}"]
+    subprocess.run([*certutil, "-N", "--empty-password"], check=True)
+    subprocess.run([*certutil, "-A", "-n", "hub", "-t", "C,,", "-i", file], check=True)
+    browser = launch(home)
+    yield browser
+    browser.close()
+
+
+@contextmanager
+def window(browser: Browser, patience: float = 60.0) -> Iterator[Page]:
+    """A window of somebody who was never here.
+
+    Args:
+        patience: seconds for one step.
+    """
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
+    context.set_default_timeout(patience * 1000)
+    yield context.new_page()
+    context.close()
+
+
+@contextmanager
+def shots(page: Page, test: str) -> Iterator[Callable[[str], None]]:
+    """Gives what keeps a picture of the window under the test's name and a word; the last one is kept anyway."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"\W+", "-", test).strip("-")
+
+    def keep(word: str) -> None:
+        page.screenshot(path=str(SHOTS / f"{name}-{word}.png"))
+
+    try:
+        yield keep
+    finally:
+        keep("last")
+
+
+def log_in(page: Page, url: str, name: str, password: str) -> None:
+    page.goto(url)
+    page.fill("#username_input", name)
+    page.fill("#password_input", password)
+    page.click("#login_submit")
+
+
+def new_notebook(page: Page, patience: float = PATIENCE) -> None:
+    """Open one from JupyterLab's launcher and wait until its kernel has nothing to do.
+
+    Args:
+        patience: seconds for each of the two.
+    """
+    from playwright.sync_api import expect
+
+    page.locator('.jp-LauncherCard[data-category="Notebook"]').first.click(timeout=patience * 1000)
+    indicator = page.locator(".jp-Notebook-ExecutionIndicator")
+    expect(indicator).to_have_attribute("data-status", "idle", timeout=patience * 1000)
+
+
+def run_cell(page: Page, code: str, patience: float = PATIENCE) -> str:
+    """Type a line into the new notebook's first cell and run it; what it printed, which ends with ``]``.
+
+    What is asked before JupyterLab has the kernel's ear is lost now and then, so it is asked again.
+    """
+    from playwright.sync_api import expect
+
+    editor = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
+    output = page.locator(".jp-OutputArea-output pre").first
+    editor.click()
+    page.keyboard.insert_text(code)
+    expect(editor).to_contain_text(code[-20:])
+    for _ in range(ASKED):
+        editor.click()
+        page.keyboard.press("Shift+Enter")
+        with contextlib.suppress(AssertionError):
+            expect(output).to_contain_text("]", timeout=patience / ASKED * 1000)
+            return output.inner_text()
+    expect(output).to_contain_text("]")
+    return output.inner_text()
+
+
+def log_out(page: Page, url: str, patience: float = 60.0) -> None:
+    """Stop the server and leave."""
+    from playwright.sync_api import expect
+
+    page.goto(f"{url}hub/home")
+    page.click("#stop")
+    expect(page.locator("#stop")).to_be_hidden(timeout=patience * 1000)
+    page.goto(f"{url}hub/logout")
+    expect(page.locator("#password_input")).to_be_visible()

@@ -1,0 +1,201 @@
+"""How many notebooks fit onto a cluster's workers, and what would make a class fit that does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vcluster.errors import Problem, SpecError
+from vcluster.model import Flavor, Role, Slot
+from vcluster.people import class_size
+from vcluster.spec_cross import MOST_MACHINES
+from vcluster.stacks.slurm import SLURM_MEMORY
+
+if TYPE_CHECKING:
+    from vcluster.spec import ClusterSpec
+    from vcluster.spec_hub import ProfileSpec
+
+__all__ = ["Capacity", "GroupCapacity", "Proposal", "capacity", "group_of", "per_node", "refuse_too_large"]
+
+MOST_SHARED = 16
+"""Notebooks to a processor up to which sharing is proposed: a class seldom computes all at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCapacity:
+    """The notebooks of one worker group.
+
+    Attributes:
+        profile: the profile that was reckoned with, the first one of this group.
+        workers: how many the spec wants now.
+        each: how many notebooks fit onto a worker.
+        by_cpu: how many would, for the processors alone.
+        by_memory: likewise for the memory, without what the machine keeps for itself.
+        cpus: processors of a notebook.
+        memory: MiB of a notebook.
+        kept: MiB that each machine keeps for itself.
+    """
+
+    group: str
+    profile: str
+    workers: int
+    each: int
+    by_cpu: int
+    by_memory: int
+    cpus: int
+    memory: int
+    kept: int
+
+    @property
+    def total(self) -> int:
+        """How many fit onto all of the group's workers."""
+        return self.workers * self.each
+
+    def __str__(self) -> str:
+        limit = "memory is" if self.by_memory < self.by_cpu else "processors are"
+        workers = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
+        notebook = f"{self.cpus} cpu{'' if self.cpus == 1 else 's'} and {self.memory} MiB each"
+        keeps = f"a worker keeps {self.kept} MiB for itself"
+        return (
+            f"{self.group}: {workers} × {self.each} of profile {self.profile}, {notebook} ({limit} the limit; {keeps})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What would make the class fit: settings of the spec."""
+
+    settings: Mapping[str, int]
+
+    def __str__(self) -> str:
+        return " with ".join(f"{key}: {value}" for key, value in self.settings.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How many notebooks fit.
+
+    Attributes:
+        total: onto all workers, one group's beside another's.
+        groups: the groups that profiles use, in the order of the profiles.
+        class_size: how many there shall be.
+        fits: whether they fit.
+        proposals: what would make them fit; empty where they do, and where only other flavors would help.
+        others: what would fit in place of a group's notebooks: the further profiles of groups, each alone.
+    """
+
+    total: int
+    groups: tuple[GroupCapacity, ...]
+    class_size: int
+    fits: bool
+    proposals: tuple[Proposal, ...] = ()
+    others: tuple[GroupCapacity, ...] = ()
+
+    @property
+    def room(self) -> int:
+        """How many more than the class would fit; negative when it does not."""
+        return self.total - self.class_size
+
+    def __str__(self) -> str:
+        return f"{self.total} fit at once, {self.class_size} are wanted"
+
+
+def group_of(spec: ClusterSpec, profile: ProfileSpec) -> str:
+    """The worker group, and partition, on which a profile's notebooks run."""
+    return profile.partition or spec.workers[0].name
+
+
+def per_node(flavor: Flavor, profile: ProfileSpec, oversubscribe: int) -> tuple[int, int]:
+    """How many notebooks a machine takes for its processors, and how many for its memory."""
+    return (
+        oversubscribe * (flavor.cpus // profile.cpus),
+        int(flavor.memory * SLURM_MEMORY) // profile.memory,
+    )
+
+
+def capacity(spec: ClusterSpec, slots: Sequence[Slot]) -> Capacity | None:
+    """How many notebooks fit; None without a Hub.
+
+    Args:
+        slots: as :meth:`~vcluster.spec.ClusterSpec.slots` gives them; those count that the spec wants now.
+    """
+    hub = spec.jupyterhub
+    if hub is None:
+        return None
+    flavors = {slot.group: slot.flavor for slot in reversed(slots) if slot.role is Role.WORKER}
+    counts = {group.name: group.count for group in spec.workers}
+    groups: list[GroupCapacity] = []
+    others: list[GroupCapacity] = []
+    for profile in hub.profiles:
+        name = group_of(spec, profile)
+        if name not in flavors:
+            continue  # a group without room for any worker
+        cpu, memory = per_node(flavors[name], profile, hub.cpu_oversubscribe)
+        found = GroupCapacity(
+            group=name,
+            profile=profile.name,
+            workers=counts[name],
+            each=min(cpu, memory),
+            by_cpu=cpu,
+            by_memory=memory,
+            cpus=profile.cpus,
+            memory=profile.memory,
+            kept=flavors[name].memory - int(flavors[name].memory * SLURM_MEMORY),
+        )
+        (others if any(group.group == name for group in groups) else groups).append(found)
+    wanted, total = class_size(spec), sum(group.total for group in groups)
+    fits = wanted <= total
+    proposals = () if fits else tuple(_proposals(groups, wanted - total, hub.cpu_oversubscribe))
+    return Capacity(total, tuple(groups), wanted, fits, proposals, tuple(others))
+
+
+def _proposals(groups: Iterable[GroupCapacity], absent: int, shared: int) -> Iterator[Proposal]:
+    """More workers; or more notebooks to a processor where memory allows, with as many workers as that needs."""
+    for group in groups:
+        count = f"workers[{group.group}].count"
+        if group.each and (more := group.workers + math.ceil(absent / group.each)) <= MOST_MACHINES:
+            yield Proposal({count: more})
+        alone = group.by_cpu // shared
+        if not alone or group.by_memory <= group.by_cpu:
+            continue
+        better = min(MOST_SHARED, math.ceil(group.by_memory / alone))
+        each = min(better * alone, group.by_memory)
+        if better > shared and each > group.each:
+            needed = math.ceil((absent + group.total) / each)
+            yield Proposal({count: max(needed, group.workers), "cpu_oversubscribe": better})
+
+
+def refuse_too_large(spec: ClusterSpec, found: Capacity | None) -> None:
+    """Refuse a class that cannot fit, and a profile that fits onto no machine of its group.
+
+    Raises:
+        SpecError: with the line of the spec, and worker counts at which the class would fit.
+    """
+    if found is None or spec.jupyterhub is None:
+        return
+    problems = list(_hopeless(spec, found))
+    if not problems and not found.fits:
+        size = ("jupyterhub", "class_size") if spec.jupyterhub.class_size else ("jupyterhub", "people")
+        ways = [str(proposal) for proposal in found.proposals]
+        if found.total:
+            ways.append(f"class_size: {found.total} when not all come at once")
+        told = "; ".join(map(str, found.groups))
+        message = f"{found.class_size} notebooks do not fit, only {found.total} do: {told}"
+        problems.append(spec.problem(size, message, "; or ".join(ways) or "choose larger flavors"))
+    if problems:
+        raise SpecError(problems)
+
+
+def _hopeless(spec: ClusterSpec, found: Capacity) -> Iterator[Problem]:
+    hub = spec.jupyterhub
+    for group in (*found.groups, *found.others):
+        if group.each or hub is None:
+            continue
+        index = next(n for n, profile in enumerate(hub.profiles) if profile.name == group.profile)
+        key = "memory" if not group.by_memory else "cpus"
+        what = f"is more than a worker of group {group.group} can give one notebook"
+        more = ": Slurm hands out 95 % of a machine's memory" if key == "memory" else ""
+        remedy = f"less {key}, or a larger flavor"
+        yield spec.problem(("jupyterhub", "profiles", index, key), what + more, remedy)

@@ -1,0 +1,155 @@
+"""What one does with the Hub of a cluster that runs: its door, how it is, who may use it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vcluster.access import Access
+from vcluster.doors import url_of
+from vcluster.errors import CancelledError, CloudError, DeadlineError, TemporaryError, UsageError, VclusterError
+from vcluster.frontdoor import check_domain
+from vcluster.hub import Hub, HubDoor, HubPasswords, HubPerson, HubStatus, NewPerson, Removed
+from vcluster.model import Endpoint, Health, MachineState, Observed
+from vcluster.people import people
+from vcluster.stacks.base import Simulated
+from vcluster.stacks.jupyterhub import entry
+
+if TYPE_CHECKING:
+    from vcluster.spec import ClusterSpec
+
+__all__ = ["HubAccess"]
+
+FRONT_TRIES = 3
+FRONT_EVERY = 5.0
+
+
+class HubAccess(Access):
+    """The part of :class:`vcluster.cluster.Cluster` that is about JupyterHub."""
+
+    def hub_status(self) -> HubStatus:
+        """How the Hub is: up or not, who is active, how many servers run, how many more fit.
+
+        Raises:
+            UsageError: the cluster has no Hub, or no head that can be reached.
+            CloudError: the head did not answer.
+        """
+        with self._hub() as hub:
+            return hub.status()
+
+    def users(self) -> tuple[HubPerson, ...]:
+        """Everybody who may use the Hub, in the order of their names; raises as :meth:`hub_status`."""
+        with self._hub() as hub:
+            people, problem = hub.people()
+        if problem:
+            self._log(f"nothing is known of their servers: {problem}", level="warning")
+        return people
+
+    def users_add(self, people: Sequence[NewPerson | str]) -> tuple[str, ...]:
+        """Let people in while the cluster runs, all or none.
+
+        Args:
+            people: names, or more of each.
+
+        Returns:
+            Their names.
+
+        Raises:
+            UsageError: a name is taken or cannot be one; or as :meth:`hub_status`.
+            CloudError: the head did not answer.
+        """
+        with self._hub() as hub:
+            return hub.add([NewPerson(each) if isinstance(each, str) else each for each in people])
+
+    def users_remove(self, names: Sequence[str]) -> Removed:
+        """Let people in no more: sessions, servers and jobs end, their files stay. Raises as :meth:`users_add`."""
+        with self._hub() as hub:
+            return hub.remove(names)
+
+    def users_password(self, who: str = "", password: str = "") -> HubPasswords:
+        """The Hub's passwords, after one was changed; who is logged in stays so.
+
+        Args:
+            who: ``class``, ``admin`` or a person's name to change that one; empty only shows them.
+            password: the new one; empty makes one.
+
+        Raises:
+            UsageError: there is no such password here, or it is too short; or as :meth:`hub_status`.
+            CloudError: the head did not answer.
+        """
+        with self._hub() as hub:
+            return hub.passwords(who, password)
+
+    # Inside ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _hub(self, endpoint: Endpoint | None = None) -> Iterator[Hub]:
+        """The Hub over one connection to the head, which is looked for where it is not given."""
+        if isinstance(self.cloud, Simulated):
+            cloud = self.cloud
+            if endpoint is None:
+                self._head_endpoint()
+            yield Hub(lambda command, stdin, _timeout: cloud.execute(self.ref, command, stdin=stdin))
+            return
+        with self._remote(endpoint or self._head_endpoint()) as remote:
+            yield Hub(lambda command, stdin, timeout: remote.run(command, stdin=stdin, timeout=timeout))
+
+    def _open_door(
+        self, spec: ClusterSpec, endpoint: Endpoint | None, web: Endpoint | None, cancel: threading.Event | None
+    ) -> HubDoor | None:
+        """Tell the Hub its address and the spec's people, once the cluster is ready; None without a Hub.
+
+        Args:
+            endpoint: the head's SSH.
+            web: where its port 443 is reached.
+
+        Raises:
+            UsageError: the head has no address.
+            SpecError: the domain does not point at it.
+            CloudError: it did not answer, again and again.
+        """
+        if spec.jupyterhub is None:
+            return None
+        if endpoint is None or web is None:
+            raise UsageError(
+                f"the Hub of {self.name} has no address: its head was made without one",
+                remedy="take the cluster down and up again",
+            )
+        url, wait = url_of(spec, web), cancel or threading.Event()
+        everybody = [{"name": person.name, **entry(person)} for person in people(spec)]
+        for attempt in range(FRONT_TRIES):
+            try:
+                check_domain(spec, web.host)
+                with self._hub(endpoint) as hub:
+                    door, first = hub.front(url, everybody)
+                    if door.problem:
+                        self._log(f"not all who left are out of the Hub: {door.problem}", level="warning")
+                    return replace(door, passwords=hub.passwords()) if first else door
+            except TemporaryError as error:
+                if attempt + 1 == FRONT_TRIES:
+                    raise
+                self._log(f"the Hub is asked again: {error.message}", level="warning")
+                self._clock().sleep(FRONT_EVERY, wait)
+                if wait.is_set():
+                    raise CancelledError("interrupted before the Hub knew its address") from error
+        raise TemporaryError("the Hub was not told its address")
+
+    def _hub_seen(self, spec: ClusterSpec | None, observed: Observed) -> HubStatus | None:
+        """How the Hub is, for a picture of the whole cluster; None where there is none, or where nobody can tell."""
+        head = observed.head
+        if spec is None or spec.jupyterhub is None or head is None or head.state is not MachineState.ACTIVE:
+            return None
+        if head.endpoint is None or observed.health.get(head.name, Health.UNKNOWN) is Health.UNKNOWN:
+            return None
+        try:
+            with self._hub(head.endpoint) as hub:
+                return hub.status()
+        except (CloudError, UsageError, DeadlineError) as error:
+            return HubStatus(up=False, problem=_first_line(error))
+
+
+def _first_line(error: VclusterError) -> str:
+    return (error.message.splitlines() or [type(error).__name__])[0]
