@@ -159,7 +159,10 @@ class PeopleSpec(Model):
         default="student", description="How their names begin", examples=["guest"]
     )
     quota: Annotated[int | None, BeforeValidator(hub.quota), any_size(hub.LEAST_QUOTA), Kind("size")] = Field(
-        default=None, description="How much each of all these may store; not for now. Default: no limit"
+        default=None,
+        description="How much each of all these may store; the head's disk must be ext4, as Debian's and Ubuntu's "
+        "images have it. Default: no limit",
+        examples=["5G"],
     )
 
     @classmethod

@@ -136,11 +136,7 @@ def _allow(data: Any, method: str) -> Iterator[Trouble]:
 
 
 def class_of(data: Any) -> list[Trouble]:
-    """The names of numbered accounts are none of the CSV's; nothing is asked for that machines do not do yet."""
-    if _get(data, "quota") is not None:
-        return [
-            Trouble(("quota",), "is not kept by machines yet: nobody would be held to it", "leave it out", key=True)
-        ]
+    """The names of numbered accounts are none of the CSV's."""
     count, prefix, text = _get(data, "count", 0), _get(data, "prefix", "student"), _get(data, "csv", "")
     if (
         not isinstance(count, int)

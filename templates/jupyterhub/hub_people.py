@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 from hub_api import Down, Hub
+from hub_quota import limit
 from hub_state import FOLDER, ROOT, Sorry, alone, gid, keep, read, run, write
 
 PEOPLE, PASSWORDS = "people.json", "passwords.json"
@@ -261,6 +262,7 @@ def install(known):
     for name, entry in people.items():
         if entry["kind"] != "user":
             make_home(name, entry)
+    limit(people)
     if hashes:  # people log in by the head's own passwords (pam), which no other machine has
         lines = (f"{name}:{hashes[name]}:19000:0:99999:7:::\n" for name in sorted(people) if name in hashes)
         replaced(EXTRA / "shadow", "".join(lines), 0o640, "shadow")

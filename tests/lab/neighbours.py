@@ -59,6 +59,7 @@ TOTAL = sum(COUNTS.values())
 _PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIaB4mpWaNlebwCMuRIdnQSTdf/ZGy6r864Yr3IMTdw7 colleague"
 _NOTE = "demo of the colleague's; no part of any vcluster"
 _AT_ONCE = 4
+_TRIES = 3
 
 
 def names(kind: str) -> list[str]:
@@ -112,14 +113,10 @@ def settle(lab: LabClient) -> None:
             network.create_ip,
             [{"floating_network_id": public.id, "description": _NOTE} | place for place in bound + unbound],
         )
-        volumes = each(
-            mine.block_storage.create_volume,
-            [{"name": n, "size": 1, "description": _NOTE, "metadata": {"cluster": "demo"}} for n in names("volume")],
-        )
+        volumes = _volumes(mine, names("volume"), each)
         _others(mine, project, each)
-    _wait_for_volumes(mine, [one.id for one in volumes])
     for name, volume in zip(names("volume snapshot"), volumes, strict=False):
-        mine.block_storage.create_snapshot(volume_id=volume.id, name=name)
+        mine.block_storage.create_snapshot(volume_id=volume, name=name)
     _wait(lambda: all(s.status == "available" for s in mine.block_storage.snapshots()), "volume snapshots")
     _wait(lambda: _active(mine, [one.id for one in servers]), "servers")
 
@@ -187,17 +184,50 @@ def _active(mine: Connection, wanted: list[str]) -> bool:
     return len(servers) == len(wanted) and all(server.status == "ACTIVE" for server in servers.values())
 
 
-def _wait_for_volumes(mine: Connection, wanted: list[str]) -> None:
+def _volumes(
+    mine: Connection,
+    wanted: list[str],
+    each: Callable[[Callable[..., Any], Iterable[dict[str, Any]]], list[Any]],
+) -> list[str]:
+    """Make volumes of these names and return their ids when all are available.
+
+    Cinder on a busy machine now and then puts a volume in error (a deadlock in its database that it does not retry):
+    that one is made anew, a few times, as its owner would.
+    """
+    made: dict[str, str] = {}
+    missing = wanted
+    for _ in range(_TRIES):
+        asked = each(
+            mine.block_storage.create_volume,
+            [{"name": n, "size": 1, "description": _NOTE, "metadata": {"cluster": "demo"}} for n in missing],
+        )
+        made |= {one.id: one.name for one in asked}
+        states = _settled(mine, made)
+        broken = [one for one in made if states.get(one) != "available"]
+        if not broken:
+            return list(made)
+        for one in broken:
+            mine.block_storage.delete_volume(one, ignore_missing=True)
+        missing = [made.pop(one) for one in broken]
+    raise RuntimeError(f"the neighbours' volumes were in error {_TRIES} times: {', '.join(missing)}")
+
+
+def _settled(mine: Connection, wanted: Iterable[str]) -> dict[str, str]:
+    """The state of each volume when Cinder has no more to do for any of ``wanted``."""
+    states: dict[str, str] = {}
+
     def ready() -> bool:
-        states = {volume.id: volume.status for volume in mine.block_storage.volumes()}
-        return all(states.get(one) == "available" for one in wanted)
+        states.clear()
+        states.update({volume.id: volume.status for volume in mine.block_storage.volumes()})
+        return all(states.get(one) in {"available", "error"} for one in wanted)
 
-    _wait(ready, "volumes")
+    _wait(ready, "volumes", told=lambda: str(sorted(states[one] for one in wanted if one in states)))
+    return states
 
 
-def _wait(ready: Callable[[], bool], what: str, timeout: float = 120.0) -> None:
+def _wait(ready: Callable[[], bool], what: str, timeout: float = 300.0, told: Callable[[], str] = str) -> None:
     deadline = time.monotonic() + timeout
     while not ready():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"the neighbours' {what} were not ready after {timeout:.0f} s")
+            raise RuntimeError(f"the neighbours' {what} were not ready after {timeout:.0f} s {told()}")
         time.sleep(0.5)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 LIBRARY = Path(__file__).parents[2] / "templates/jupyterhub"
-MODULES = ("hub_state", "hub_api", "hub_people", "hub_front", "hub_passwords", "hub_rehearsal")
+MODULES = ("hub_state", "hub_api", "hub_quota", "hub_people", "hub_front", "hub_passwords", "hub_rehearsal")
 TOKEN = "service-token"
 
 

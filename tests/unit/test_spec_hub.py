@@ -125,7 +125,6 @@ PEOPLE = [
     people("count-huge", "count: 5000", "count", "at most 4000, got 5000"),
     people("prefix", "prefix: Student", "prefix", "the beginning of users' names, got 'Student'"),
     people("prefix-rehearsal", "prefix: rehearsal", "prefix", "names that vcluster uses itself"),
-    people("quota", "quota: 5G", "quota", "is not kept by machines yet", "leave it out"),
     people("quota-small", "quota: 10M", "quota", "must be at least 100M"),
     Bad(
         "csv-user",

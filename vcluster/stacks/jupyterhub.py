@@ -41,6 +41,7 @@ _ON_HEAD = (
     "hub_passwords.py",
     "hub_people.py",
     "hub_queue.py",
+    "hub_quota.py",
     "hub_rehearsal.py",
     "hub_state.py",
     "jupyterhub_config.py",
@@ -103,6 +104,7 @@ def configure(spec: ClusterSpec) -> dict[str, Any] | None:
         "library": LIBRARY,
         "method": hub.auth.method,
         "proxy_port": PROXY_PORT,
+        "quota": hub.people.quota is not None,
     }
 
 
@@ -121,6 +123,8 @@ def files(site: Site, role: Role, values: Mapping[str, Any]) -> Iterator[File]:
         yield File(path, lean(text) if name in _PROGRAMS else text, mode)
     if role is not Role.HEAD:
         return
+    if hub.people.quota is not None:
+        yield File(f"{UNITS}/vcluster-quota.service", render("jupyterhub/vcluster-quota.service", **more), 0o644)
     for name in _ON_HEAD:
         yield File(f"{LIBRARY}/{name}", lean(render(f"jupyterhub/{name}")))
     yield _data("hub.json", facts(site))
@@ -141,6 +145,7 @@ def facts(site: Site) -> dict[str, Any]:
         "nodes": {slot.name: site.ports[slot.name].address for slot in workers},
         "ports": {"hub": HUB_PORT, "proxy": PROXY_PORT, "api": API_PORT},
         "class_size": class_size(spec),
+        "quota_mib": hub.people.quota,
         "capacity": _room(spec, workers),
         "profiles": [
             {

@@ -1,0 +1,51 @@
+"""How much each of the class may store: the kernel's own disk quota on the file system of /home, kept for whoever
+writes, over NFS too.
+"""
+
+import json
+
+from hub_state import ROOT, Sorry, facts, run
+
+KINDS = ("student", "rehearsal")
+"""Whose files are counted: the class's. Instructors and the spec's users store what fits."""
+
+COUNTS = "aquota.user"
+"""Where ext4 keeps the counts of a file system that was not made with quotas."""
+
+
+def switch_on():
+    """Let the kernel count and refuse, if it does not yet. Each boot asks for it anew.
+
+    Raises:
+        Sorry: the file system of /home is of a kind that was not tried.
+    """
+    if not facts().get("quota_mib"):
+        return {"quota": None}
+    where, kind = _file_system()
+    if kind != "ext4":
+        raise Sorry(f"jupyterhub.people.quota needs ext4 below /home, and {where} is {kind}")
+    # Its exit status says nothing that is the same in all versions.
+    if " is on" not in run("quotaon", "--print-state", "--user", where, check=False):
+        # Journaled: after a power cut the counts are right without a look at every file.
+        run("mount", "-o", f"remount,usrjquota={COUNTS},jqfmt=vfsv1", where)
+        if not (ROOT / where.lstrip("/") / COUNTS).exists():
+            run("quotacheck", "--user", "--create-files", "--no-remount", "--format=vfsv1", where, timeout=1800)
+        run("quotaon", "--user", where)
+    return {"quota": where}
+
+
+def limit(people):
+    """Give everybody of the class their limit, and nobody else one."""
+    size = facts().get("quota_mib")
+    if not size:
+        return
+    # In KiB: soft and hard, then the same for numbers of files; 0 is no limit.
+    rows = [f"{entry['uid']} 0 {size << 10} 0 0\n" for entry in people.values() if entry["kind"] in KINDS]
+    if rows:
+        run("setquota", "--user", "--batch", _file_system()[0], stdin="".join(rows), timeout=300)
+
+
+def _file_system():
+    """Where the file system of /home is mounted, and of which kind it is."""
+    told = json.loads(run("findmnt", "--json", "--output=TARGET,FSTYPE", "--target=/home"))["filesystems"][0]
+    return told["target"], told["fstype"]
