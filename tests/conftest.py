@@ -38,6 +38,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
             file = nodeid.split("::", maxsplit=1)[0]
             if "/sweep/" in file:
                 return file  # each has a project full of neighbours, in a lab of its own
+            if "/test_workshop" in file:
+                return "workshop"  # machines of its own
             return "lab" if "tests/lab/" in file else "local"
 
     return BySharing(config, log)

@@ -9,12 +9,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 import yaml
 
 from vcluster import Cluster
+
+if TYPE_CHECKING:
+    from workshop import Workshop
 
 VCLUSTER = str(Path(sys.executable).with_name("vcluster"))
 MINUTE = 60.0
@@ -94,6 +98,17 @@ def demo(cli: Cli, vm_home: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         yield cluster
     cli("down", "demo", "--yes")
     assert not (vm_home / "local").exists() or not list((vm_home / "local").iterdir())
+
+
+@pytest.fixture(scope="session")
+def workshop(cli: Cli, vm_home: Path) -> Iterator[Workshop]:
+    """The workshop's example with its Hub, as it stands there."""
+    from workshop import Workshop
+
+    made = Workshop.up(cli)
+    yield made
+    made.close()
+    assert not (vm_home / "local" / made.cluster.ref.id).exists()
 
 
 def on(cluster: Cluster, command: str, machine: str = "head", *, check: bool = True) -> str:

@@ -85,7 +85,14 @@ class Site:
         return snapshot(self.lab.connection("admin"), self.lab.project_id())
 
 
-def person(lab: LabClient, home: Path, key: Path) -> Person:
+def new_key(folder: Path) -> Path:
+    """A pair of SSH keys; the path of the private one."""
+    key = folder / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "person", "-f", str(key)], check=True)
+    return key
+
+
+def person_of(lab: LabClient, home: Path, key: Path) -> Person:
     """A home with credentials and the account's SSH key, and nothing else."""
     ssh = home / ".ssh"
     ssh.mkdir(parents=True, mode=0o700)
@@ -105,8 +112,7 @@ def person(lab: LabClient, home: Path, key: Path) -> Person:
 def site(qemu_lab: LabClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The lab with its 200 neighbours and a colleague's cluster ``demo``; ours is made by the first test."""
     folder = tmp_path_factory.mktemp("site")
-    key = folder / "id_ed25519"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "person", "-f", str(key)], check=True)
+    key = new_key(folder)
     spec = folder / "demo.yaml"
     spec.write_text(
         json.dumps(
@@ -124,5 +130,5 @@ def site(qemu_lab: LabClient, tmp_path_factory: pytest.TempPathFactory) -> Itera
     settle(qemu_lab)
     with colleagues_cluster(qemu_lab, folder / "colleague", "demo"):
         before = snapshot(qemu_lab.connection("admin"), qemu_lab.project_id())
-        one, other = (person(qemu_lab, folder / name, key) for name in ("one", "other"))
+        one, other = (person_of(qemu_lab, folder / name, key) for name in ("one", "other"))
         yield Site(qemu_lab, spec, one, other, before)
