@@ -38,7 +38,7 @@ from vcluster.cli import main
 if TYPE_CHECKING:
     from tests.lab.lab import LabClient
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 USAGE, CLOUD, QUOTA = 2, 1, 3
 

@@ -192,7 +192,7 @@ print(cloud.place, ref.id, len(cloud.observe(ref).machines))
 
 def show(name: str, env: dict[str, str]) -> str:
     words = [sys.executable, "-W", "ignore", "-c", SHOW, name]
-    return subprocess.run(words, env=env, capture_output=True, text=True, check=True, timeout=120).stdout
+    return subprocess.run(words, env=env, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
 def test_ways_to_log_in(lab: LabClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_ways_to_log_in(lab: LabClient, tmp_path: Path, monkeypatch: pytest.Monk
     rc.write_text(lab.openrc("demo"))
     script = f". {shlex.quote(str(rc))} && exec {shlex.join([sys.executable, '-W', 'ignore', '-c', SHOW, 'openstack'])}"
     clean = lab.clean_env()
-    by_rc = subprocess.run(["sh", "-c", script], env=clean, capture_output=True, text=True, check=True, timeout=120)
+    by_rc = subprocess.run(["sh", "-c", script], env=clean, capture_output=True, text=True, check=True, timeout=300)
     for unrestricted in (False, True):
         name = f"vcluster-test-{unrestricted}-{tmp_path.name}"
         credential = lab.application_credential("demo", name=name, unrestricted=unrestricted)

@@ -39,7 +39,7 @@ def killed_at(bed: Bed, verb: str, spec: str, number: int, moment: Moment) -> tu
     task, struck, counted = Task(), [""], itertools.count(1)
 
     def strike() -> None:
-        assert task.began.wait(30)
+        assert task.began.wait(300)
         os.kill(task.pid, signal.SIGKILL)
 
     def choose(request: Recorded, now: Moment) -> None:
