@@ -15,7 +15,7 @@ import yaml
 from tests.lab.cloud_bed import Bed, Small
 from tests.lab.lab import LabClient
 from vcluster.clouds.openstack import OpenStackCloud
-from vcluster.errors import PermanentError, QuotaError, UsageError
+from vcluster.errors import PermanentError, QuotaError, TemporaryError, UsageError
 from vcluster.model import Layout, Observed, PartKind, Wishes
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
@@ -249,6 +249,12 @@ def test_ways_that_do_not(bed: Bed, lab: LabClient, tmp_path: Path, monkeypatch:
         with pytest.raises(PermanentError, match=word) as caught:
             OpenStackCloud.connect(name).ref("demo")
         assert bed.word not in caught.value.message.replace(f"cloud-{bed.word}", "").replace(f"alice-{bed.word}", "")
+    # Nobody listens there: that may pass, so it is tried for a while, and then told with what to look at.
+    with pytest.raises(TemporaryError, match="no answer") as silent:
+        OpenStackCloud.connect("wrong-port").ref("demo")
+    assert "http://127.0.0.1:9/v3" in silent.value.remedy
+    assert "`wrong-port`" in silent.value.remedy
+    assert bed.word not in silent.value.message + silent.value.remedy
     with pytest.raises(UsageError) as unknown:
         OpenStackCloud.connect("wrong-pasword")
     assert "`wrong-password`" in unknown.value.remedy
