@@ -6,12 +6,18 @@ from vcluster.actions import NOTE_READY, Goal
 from vcluster.expiry import expiry_of
 from vcluster.model import Machine, MachineState, Observed, Port
 
-__all__ = ["UNREACHED", "expired", "stuck", "unlisted", "watched"]
+__all__ = ["UNREACHED", "expired", "stays", "stuck", "unlisted", "watched"]
 
 UNREACHED = "the cloud says that it is on, but it cannot be reached from here (allow_from, VPN, jump host?)"
 
 DELETING_PATIENCE = 300.0
 """Seconds for which a run watches a machine being deleted before it goes on without waiting for that."""
+
+ASK_AGAIN = DELETING_PATIENCE / 2
+"""Seconds for which a run watches a machine being deleted before it tells the cloud once more: what was to do it may
+have been restarted between the cloud's word that it will and the act, and then nobody does."""
+
+STAYS = "it was told to go, and stays"
 
 UNLISTED_PATIENCE = 120.0
 """Seconds for which a head may be missing in listings whose port says that it is there."""
@@ -30,6 +36,12 @@ def stuck(goal: Goal, machine: Machine, now: float) -> str:
     if machine.state is MachineState.DELETING and seen > DELETING_PATIENCE:
         return f"it is still being deleted after {seen:.0f} s"
     return ""
+
+
+def stays(goal: Goal, machine: Machine, now: float) -> str:
+    """Why a machine that is being deleted is told to go once more; empty while that is not due."""
+    late = machine.state is MachineState.DELETING and watched(goal, machine.uuid, now) > ASK_AGAIN
+    return STAYS if late else ""
 
 
 def unlisted(goal: Goal, seen: Observed, port: Port | None, now: float) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from vcluster.chosen import chosen_network, chosen_ports
 from vcluster.model import Health, Machine, MachineState, Network, Observed, PartKind, Role, Slot
 from vcluster.plan_absent import free_networks, free_ports
 from vcluster.plan_claim import Claim, Standing, judge
-from vcluster.plan_limits import UNREACHED, expired, stuck, unlisted
+from vcluster.plan_limits import UNREACHED, expired, stays, stuck, unlisted
 from vcluster.plan_parts import StandingParts, Volumes, healed_notes, plan_parts, plan_volumes
 
 __all__ = ["Running", "is_about_quota"]
@@ -62,13 +62,14 @@ class Running:
         machine: Machine,
         why: str = "",
         *,
+        wave: Wave = Wave.REPAIR,
         failed: bool = False,
         destroys_data: bool = False,
         notes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         names, uuids = (machine.name,), (machine.uuid,)
         self.actions.append(
-            Action(verb, Wave.REPAIR, names, uuids, why, failed=failed, destroys_data=destroys_data, notes=notes)
+            Action(verb, wave, names, uuids, why, failed=failed, destroys_data=destroys_data, notes=notes)
         )
 
     def plan(self) -> Plan:
@@ -126,7 +127,7 @@ class Running:
             self.twins.add(machine.uuid)
             if machine.state is MachineState.DELETING:
                 if not stuck(self.goal, machine, self.now):
-                    self.waiting.append(f"a twin of {machine.name} to be gone")
+                    self._wait_gone(machine, f"a twin of {machine.name}")
             else:
                 self.add(Verb.DELETE_MACHINE, machine, "a twin")
         return chosen
@@ -167,7 +168,7 @@ class Running:
         for machine in self.machines.values():
             self.leaving.add(machine.name)
             if machine.state is MachineState.DELETING:
-                self.waiting.append(f"{machine.name} to be gone")
+                self._wait_gone(machine, machine.name)
             else:
                 self.add(Verb.DELETE_MACHINE, machine, self.claim.why)
         if self.machines or self.twins or self.claim.port is None:
@@ -184,7 +185,7 @@ class Running:
         for machine in self.machines.values():
             self.leaving.add(machine.name)
             if machine.state is MachineState.DELETING:
-                self.waiting.append(f"{machine.name} to be gone")
+                self._wait_gone(machine, machine.name)
             else:
                 self.add(Verb.DELETE_MACHINE, machine, "its head is gone", destroys_data=True)
         # Only when all are going: a crash before must find the cluster still marked as one that lost its head. A volume
@@ -203,7 +204,7 @@ class Running:
         if machine.state is MachineState.DELETING:
             self.leaving.add(machine.name)
             if not late:
-                self.waiting.append(f"{machine.name} to be gone")
+                self._wait_gone(machine, machine.name)
             elif machine.name in self.goal.wanted:
                 self.lost.setdefault(machine.name, late)
         elif machine.role is not Role.HEAD and unwanted:
@@ -342,6 +343,12 @@ class Running:
             self._wait_unseen("the network's addresses to be listed")
             return False
         return True
+
+    def _wait_gone(self, machine: Machine, what: str) -> None:
+        self.waiting.append(f"{what} to be gone")
+        if why := stays(self.goal, machine, self.now):
+            # Last of all: it must not keep anything else from being done.
+            self.add(Verb.DELETE_MACHINE, machine, why, wave=Wave.FINISH)
 
     def _wait_unseen(self, what: str) -> None:
         self.waiting.append(what)
