@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from vcluster.actions import NOTE_READY, Goal
 from vcluster.expiry import expiry_of
-from vcluster.model import Machine, MachineState, Observed, Port
+from vcluster.model import Machine, MachineState, Observed, Part, Port
 
-__all__ = ["UNREACHED", "expired", "stays", "stuck", "unlisted", "watched"]
+__all__ = ["UNREACHED", "expired", "hangs", "stays", "stuck", "unlisted", "watched"]
 
 UNREACHED = "the cloud says that it is on, but it cannot be reached from here (allow_from, VPN, jump host?)"
 
@@ -24,7 +24,7 @@ UNLISTED_PATIENCE = 120.0
 
 
 def watched(goal: Goal, uuid: str, now: float) -> float:
-    """Seconds for which this run has seen a machine or port as it is now."""
+    """Seconds for which this run has seen a machine, a volume or a port as it is now."""
     return now - goal.doubted.get(uuid, now)
 
 
@@ -36,6 +36,14 @@ def stuck(goal: Goal, machine: Machine, now: float) -> str:
     if machine.state is MachineState.DELETING and seen > DELETING_PATIENCE:
         return f"it is still being deleted after {seen:.0f} s"
     return ""
+
+
+def hangs(goal: Goal, part: Part, now: float) -> str:
+    """Why a volume that is being made is not waited for any longer; empty while it is, or when it is ready."""
+    late = min(now - part.created, watched(goal, part.uuid, now)) > goal.boot_timeout
+    if part.ready or part.fault or not late:
+        return ""
+    return f"{part.uuid} is still {part.status or 'not ready'} after {goal.boot_timeout:.0f} s"
 
 
 def stays(goal: Goal, machine: Machine, now: float) -> str:

@@ -13,7 +13,7 @@ from enum import IntEnum
 from vcluster.actions import Action, Plan, Verb, Wave
 from vcluster.clouds.base import Cloud
 from vcluster.ledger import Ledger
-from vcluster.model import ClusterRef, Health, Machine, MachineState, Observed, Role
+from vcluster.model import ClusterRef, Health, Machine, MachineState, Observed, PartKind, Role
 from vcluster.plan import own
 from vcluster.stacks.base import Control
 
@@ -93,7 +93,7 @@ def suffices(look: Look, plan: Plan, *, leaving: bool) -> bool:
 
 
 def doubts(observed: Observed, ref: ClusterRef) -> set[tuple[str, str]]:
-    """What does not prove itself, by uuid: machines, and the ports of a head that is not there.
+    """What does not prove itself, by uuid: machines, volumes in the making, and the ports of a head that is not there.
 
     With each goes whether it is in ERROR or on its way out, which begins a time of its own.
     """
@@ -103,6 +103,7 @@ def doubts(observed: Observed, ref: ClusterRef) -> set[tuple[str, str]]:
         for m in observed.machines
         if m.state in own_time or observed.health.get(m.name) not in _PROVED
     }
+    found |= {(p.uuid, "") for p in observed.parts if p.kind is PartKind.VOLUME and not (p.ready or p.fault)}
     if observed.head is None:
         found |= {(port.uuid, "") for port in observed.ports if port.tag == ref.tag(Role.HEAD)}
     return found

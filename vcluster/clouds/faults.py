@@ -49,6 +49,7 @@ class FaultScript:
         subjects: (call, machine name) to fault, each time: a permanent one.
         machines: machine name to trouble and the seconds after its creation, each time it is made.
         volumes: volume name to how many volumes of that name will never be ready.
+        hanging: volume name to how many of that name are in the making for ever, and cannot be deleted.
         once: like ``machines``, but only for the first machine of that name.
         rate: share of calls (0 to 1) that fail for a passing reason, half of them after the act.
         machine_rate: share of new machines that get into trouble once.
@@ -60,6 +61,7 @@ class FaultScript:
     machines: dict[str, tuple[Trouble, float]] = field(default_factory=dict)
     once: dict[str, tuple[Trouble, float]] = field(default_factory=dict)
     volumes: dict[str, int] = field(default_factory=dict)
+    hanging: dict[str, int] = field(default_factory=dict)
     rate: float = 0.0
     machine_rate: float = 0.0
     seed: int = 0
@@ -94,9 +96,11 @@ class FaultScript:
 
     def volume(self, name: str) -> bool:
         """Whether a new volume will never be ready."""
-        left = self.volumes.get(name, 0)
-        self.volumes[name] = max(0, left - 1)
-        return left > 0
+        return _one_of(self.volumes, name)
+
+    def hangs(self, name: str) -> bool:
+        """Whether a new volume will be in the making for ever."""
+        return _one_of(self.hanging, name)
 
     @staticmethod
     def quota(what: str = "machines") -> Fault:
@@ -107,3 +111,10 @@ class FaultScript:
     def permanent(why: str = "scripted refusal") -> Fault:
         """A fault that will come again."""
         return Fault(error=PermanentError(why))
+
+
+def _one_of(left: dict[str, int], name: str) -> bool:
+    """Whether one of so many is left; it is then used up."""
+    count = left.get(name, 0)
+    left[name] = max(0, count - 1)
+    return count > 0
