@@ -89,6 +89,7 @@ class Reconciler:
             cloud,
             ref,
             leaving=goal.power is Power.ABSENT,
+            resting=goal.power in (Power.STOPPED, Power.SHELVED),
             warn=lambda text: self._send(Log, level="warning", message=text),
         )
         self._guard = guard
