@@ -170,6 +170,8 @@ class Goal:
         job_patience: seconds that jobs may go on running while a cluster is stopped or shelved.
         keep_volumes: with ABSENT, let the head's volume stay.
         web: the head's port 443 is for people.
+        zones: the cloud's availability zones, where this run had to ask; a machine for which there was no host is made
+            anew in another one.
     """
 
     power: Power
@@ -196,6 +198,7 @@ class Goal:
     job_patience: float = 0.0
     keep_volumes: bool = False
     web: bool = False
+    zones: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from vcluster.events import Event, EventHandler, Log, MachineChanged, PlanMade, 
 from vcluster.ledger import Ledger
 from vcluster.model import ClusterRef, Observed, PartKind, Role
 from vcluster.plan import plan
-from vcluster.plan_running import is_about_quota
+from vcluster.plan_faults import is_about_quota, needs_zones
 from vcluster.reconcile_acts import Acts, Renderer
 from vcluster.reconcile_end import ClaimedError, Outcome, final_error, some
 from vcluster.reconcile_left import LeftOut, stays_in_the_way
@@ -221,6 +221,7 @@ class Reconciler:
             asleep=self._wakes.asleep(self._clock.now()),
             heard=self._view.heard,
             began=self._began,
+            zones=self._view.zones() if needs_zones(self._goal, observed) else (),
             claim_settle=self._goal.claim_settle + lag if lag else 0.0,
         )
         return plan(goal, self._left_out.rest(observed), self._ref, now)

@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from vcluster.actions import Action, Plan, Verb, Wave
 from vcluster.clouds.base import Cloud
+from vcluster.errors import CloudError, TemporaryError
 from vcluster.ledger import Ledger
 from vcluster.model import ClusterRef, Health, Machine, MachineState, Observed, PartKind, Role
 from vcluster.plan import own
@@ -142,6 +143,7 @@ class View:
         self._listed = Observed()
         self._health: Mapping[str, Health] = {}
         self._whole_at = float("-inf")
+        self._zones: tuple[str, ...] | None = None
         self.began = 0.0
         self.heard = False
 
@@ -155,6 +157,17 @@ class View:
     def stale(self) -> bool:
         """Whether everything was not looked at for long."""
         return self._clock() - self._whole_at >= WHOLE_EVERY
+
+    def zones(self) -> tuple[str, ...]:
+        """The cloud's availability zones, asked for once; without an answer a plan does without."""
+        if self._zones is None:
+            try:
+                self._zones = tuple(self._cloud.zones())
+            except TemporaryError:
+                return ()
+            except CloudError:
+                self._zones = ()
+        return self._zones
 
     def take(self, observed: Observed, began: float) -> bool:
         """Take somebody else's look at everything as one's own first; whether it is young enough for that."""
