@@ -164,6 +164,7 @@ class Part:
         created: seconds since the epoch, by the cloud's clock.
         kept: a person asked for it to stay when its cluster went.
         network: uuid of the network that a subnet or a gateway is on, else an empty string.
+        status: a volume's state in the cloud's own word, for people; empty where there is none.
     """
 
     uuid: str
@@ -176,6 +177,7 @@ class Part:
     created: float = 0.0
     kept: bool = False
     network: str = ""
+    status: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ def shelved(fake: FakeCloud, *volumes: str) -> None:
 
 def kept_by(seen: Any) -> tuple[Part, ...]:
     """The volumes that `down --keep-volumes` keeps first."""
-    planned = plan_absent(Goal(Power.ABSENT, keep_volumes=True), seen).actions
+    planned = plan_absent(Goal(Power.ABSENT, keep_volumes=True), seen, 0.0).actions
     (action,) = (a for a in planned if a.verb is Verb.KEEP_VOLUMES)
     return action.kept
 

@@ -218,6 +218,7 @@ def test_volumes() -> None:
     fresh = pictures.volume(REF, volume(status="downloading"))
     assert fresh is not None
     assert (fresh.name, fresh.ready, fresh.fault, fresh.kept) == ("cpu-1", False, "", False)
+    assert fresh.status == "downloading"  # for people, when it stays so
     faulty = pictures.volume(REF, volume(status="error"))
     assert faulty is not None
     assert (faulty.ready, faulty.fault) == (False, "Cinder says error")

@@ -113,6 +113,9 @@ class OpenStackCloud:
             raise CancelledError("interrupted while looking for the image")
         return self._lookups.image(request)
 
+    def zones(self) -> Sequence[str]:
+        return self._lookups.zones()
+
     def check_room(self, ref: ClusterRef, flavors: Sequence[Flavor]) -> None:
         self._lookups.check_room(flavors)
 

@@ -264,4 +264,5 @@ def volume(ref: ClusterRef, told: Json) -> Part | None:
         used_by=str(attached[0].get("server_id", "")) if attached else "",
         created=moment(told.get("created_at")),
         kept=marks.KEPT in metadata,
+        status=status,
     )
