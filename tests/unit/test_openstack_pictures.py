@@ -241,6 +241,23 @@ def test_an_address_lent_to_the_head_is_kept() -> None:
     assert (own.kept, own.ready) == (False, False)
 
 
+@pytest.mark.parametrize(
+    ("owner", "ready"),
+    [
+        ("network:router_interface", True),
+        ("network:ha_router_replicated_interface", True),
+        ("network:router_interface_distributed", True),
+        ("network:router_gateway", False),
+        ("", False),
+    ],
+)
+def test_a_leg_is_on_its_router_whatever_kind_of_router_that_is(owner: str, ready: bool) -> None:
+    told = {"id": "g", "description": REF.tag(PartKind.GATEWAY), "device_owner": owner, "device_id": "r1"}
+    leg = pictures.gateway(REF, told)
+    assert leg is not None
+    assert (leg.ready, leg.used_by) == (ready, "r1")
+
+
 # Small things ---------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from vcluster.model import (
 )
 
 __all__ = [
-    "ATTACHED",
+    "LEGS",
     "floating_ip",
     "gateway",
     "is_open",
@@ -42,8 +42,8 @@ __all__ = [
 
 SSH, HTTPS = 22, 443
 
-ATTACHED = "router_interface"
-"""What the owner of a router's port is called, with what comes before and after it (HA, distributed)."""
+LEGS = ("network:router_interface", "network:ha_router_replicated_interface", "network:router_interface_distributed")
+"""What a port's owner is called that a router holds: a plain one, a highly available one, a distributed one."""
 
 _STATES = {
     "BUILD": MachineState.BUILD,
@@ -211,7 +211,7 @@ def gateway(ref: ClusterRef, told: Json) -> Part | None:
     tag = _tag(ref, told, PartKind.GATEWAY)
     if not tag:
         return None
-    on = ATTACHED in str(told.get("device_owner") or "")
+    on = told.get("device_owner") in LEGS
     return _part(told, tag, PartKind.GATEWAY, ready=on, used_by=str(told.get("device_id") or ""))
 
 
