@@ -80,7 +80,7 @@ hub: deps-hub
 	$(ROOTED) $(BIN)/python -m tests.hub up $(HUB)
 
 hub-test: deps-hub
-	$(ROOTED) $(BIN)/pytest -m hub --timeout 600 --durations 10 tests/hub tests/browser
+	$(ROOTED) $(BIN)/pytest -m hub --timeout 1800 --durations 10 tests/hub tests/browser
 
 # The size and more by environment: tests/bench/bench_class.py.
 bench-class: deps-hub

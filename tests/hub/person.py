@@ -33,13 +33,13 @@ class Person(_User):
             cells = Cells(socket, session, self.account.name)
 
             def run(code: str) -> asyncio.Future[str]:
-                return asyncio.ensure_future(cells.run(code, 120.0))
+                return asyncio.ensure_future(cells.run(code, 300.0))
 
             yield run
 
 
 @asynccontextmanager
-async def person(url: str, ca: str, name: str, password: str, patience: float = 180.0) -> AsyncIterator[Person]:
+async def person(url: str, ca: str, name: str, password: str, patience: float = 300.0) -> AsyncIterator[Person]:
     """Somebody whose browser is open; what was started is the test's to stop.
 
     Args:
@@ -70,7 +70,7 @@ class Door(Protocol):
 
 
 @asynccontextmanager
-async def student(door: Door, name: str, patience: float = 180.0) -> AsyncIterator[Person]:
+async def student(door: Door, name: str, patience: float = 300.0) -> AsyncIterator[Person]:
     """A student with a server and a kernel; stopped at the end, whatever happened meanwhile."""
     async with person(door.url, door.ca, name, door.passwords()["class"], patience) as one:
         try:
@@ -80,7 +80,7 @@ async def student(door: Door, name: str, patience: float = 180.0) -> AsyncIterat
             await one.leave()
 
 
-async def until(what: str, look: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
+async def until(what: str, look: Callable[[], Awaitable[bool]], seconds: float = 300.0) -> None:
     """Return once it is so; what fails on the way is asked again."""
     end = time.monotonic() + seconds
     while True:
