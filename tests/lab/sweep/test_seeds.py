@@ -63,9 +63,9 @@ class Weather:
 
 
 MILD = Weather("mild", FAULTS, streak=3)
-# Also a cloud that wants to be left alone for longer than the moment for which a single request is held back. That is
-# one fault in fifteen: what waits before the loop begins waits in real time.
-HARSH = Weather("harsh", (*FAULTS, rate_limited(15)), streak=8)
+# Also a cloud that wants to be left alone for longer than a write is held back. Of that there is about one in a run,
+# since what only reads waits for it in real time.
+HARSH = Weather("harsh", (*5 * FAULTS, rate_limited(15)), streak=8)
 
 # 88: one reading of the quota was lost five times running, and five tries were all that it got.
 KEPT = ((88, MILD),)
