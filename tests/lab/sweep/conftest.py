@@ -49,12 +49,14 @@ class Bed:
 
     Attributes:
         before: the demo project, with its neighbours, before anything of ours was there.
+        asked: by spec and verb, how many requests of each kind an undisturbed run asked.
     """
 
     lab: Lab
     proxy: FaultProxy
     worker: Worker
     before: Snapshot
+    asked: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     _right: dict[str, list[str]] = field(default_factory=dict)
 
     def leaks(self) -> list[str]:
@@ -73,16 +75,20 @@ class Bed:
         """Have it come up once, and go, to know how it looks then; the first time that this spec is asked for."""
         if spec in self._right:
             return
-        self.proxy.reset()
-        up = self.worker.run("up", spec)
-        assert up.ok, up.answer
+        asked = self.asked[spec] = {}
+        self._undisturbed("up", spec, asked)
         right = picture(self.before, self._now())
         assert [line for line in right if "vcluster/" not in line and not line.startswith(IMPLIED)] == [], "unmarked"
         assert kinds_in(right, self.before) == _census(spec), right
-        down = self.worker.run("down", spec)
-        assert down.ok, down.answer
+        self._undisturbed("down", spec, asked)
         assert self.leaks() == []
         self._right[spec] = right
+
+    def _undisturbed(self, verb: str, spec: str, asked: dict[str, dict[str, int]]) -> None:
+        self.proxy.reset()
+        done = self.worker.run(verb, spec)
+        assert done.ok, done.answer
+        asked[verb] = self.proxy.tally()
 
     def _now(self) -> Snapshot:
         return snapshot(self.lab.connection("admin"), self.lab.project_id())
