@@ -13,6 +13,7 @@
     observe.py    one listing per kind
     create.py     network, ports, machines, volumes
     parts.py      subnet, router, gateway, groups, floating IP
+    addresses.py  floating IPs that are there, and who holds them
     delete.py, power.py, notes.py, clusters.py
     known.py      what this process saw and did itself
     cloud.py      the protocol of vcluster.clouds.base

@@ -236,10 +236,13 @@ def server_group(ref: ClusterRef, told: Json) -> Part | None:
 
 
 def floating_ip(ref: ClusterRef, told: Json, ports: Mapping[str, Port]) -> Part | None:
-    """A floating IP of ours, or one that was there before and that a person gave to our head: that one is kept."""
+    """A floating IP of ours, or one that was there before and that a person gave to our head: that one is kept.
+
+    Ours is ready when a port of the cluster holds it: a person may have given it to another machine.
+    """
     tag, held = _tag(ref, told, PartKind.FLOATING_IP), str(told.get("port_id") or "")
     if tag:
-        return _part(told, tag, PartKind.FLOATING_IP, "head", ready=bool(held), used_by=held)
+        return _part(told, tag, PartKind.FLOATING_IP, "head", ready=held in ports, used_by=held)
     if held in ports:
         lent = ref.tag(PartKind.FLOATING_IP)
         part = _part(told, lent, PartKind.FLOATING_IP, "head", used_by=held)

@@ -195,15 +195,36 @@ class Service:
         return self._once(lambda: self._call("POST", path, doing=doing, body=body, microversion=microversion))
 
     def put(
-        self, path: str, body: Json | None = None, *, doing: str, microversion: str = "", safe: bool = False
+        self,
+        path: str,
+        body: Json | None = None,
+        *,
+        doing: str,
+        microversion: str = "",
+        safe: bool = False,
+        revision: int | None = None,
     ) -> Json:
-        """Change something, once; or until it is done where ``safe`` says that doing it twice is the same."""
-        run = self._repeat if safe else self._once
-        return run(lambda: self._call("PUT", path, doing=doing, body=body, microversion=microversion))
+        """Change something, once; or until it is done where ``safe`` says that doing it twice is the same.
 
-    def delete(self, path: str, *, doing: str) -> None:
-        """Delete by UUID. That is safe to repeat; what is gone already is as well."""
-        self._repeat(lambda: self._call("DELETE", path, doing=doing, none=GONE))
+        Args:
+            revision: Neutron's ``revision_number`` of the thing as it was seen. One that has changed since is left as
+                it is. None, as from an old Neutron, asks for no such care.
+
+        Raises:
+            ConflictError: it has changed since.
+        """
+        run = self._repeat if safe else self._once
+        return run(
+            lambda: self._call("PUT", path, doing=doing, body=body, microversion=microversion, revision=revision)
+        )
+
+    def delete(self, path: str, *, doing: str, revision: int | None = None) -> None:
+        """Delete by UUID. That is safe to repeat; what is gone already is as well.
+
+        Args:
+            revision: as in :meth:`put`.
+        """
+        self._repeat(lambda: self._call("DELETE", path, doing=doing, none=GONE, revision=revision))
 
     # Inside ----------------------------------------------------------------------------------------------------
 
@@ -236,7 +257,11 @@ class Service:
         body: Json | None = None,
         microversion: str = "",
         none: Collection[int] = (),
+        revision: int | None = None,
     ) -> Json:
+        headers = {"Accept": "application/json"}
+        if revision is not None:
+            headers["If-Match"] = f"revision_number={revision}"
         try:
             answer = self._adapter().request(
                 path,
@@ -244,7 +269,7 @@ class Service:
                 params=params or None,
                 json=body,
                 microversion=microversion or self._microversion or None,
-                headers={"Accept": "application/json"},
+                headers=headers,
                 raise_exc=False,
                 # Said here, since a profile in clouds.yaml may ask for some, and a POST must not be repeated.
                 connect_retries=0,
