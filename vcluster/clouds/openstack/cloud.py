@@ -195,6 +195,7 @@ class OpenStackCloud:
         self._remover.part(ref, part)
 
     def close(self) -> None:
-        """Close the connections; requests that are under way end first."""
+        """Close the connections; requests that are under way end first, waits between two tries at once."""
+        self._services.stop()
         self._pool.shutdown(cancel_futures=True)
         self._services.close()

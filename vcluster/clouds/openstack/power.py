@@ -51,7 +51,7 @@ class Switch:
             return ""
         body = {"os-getConsoleOutput": {"length": lines}}
         try:
-            told = self._services.compute.post(f"/servers/{uuid}/action", body, doing="read the console")
+            told = self._services.compute.post(f"/servers/{uuid}/action", body, doing="read the console", safe=True)
         except ConflictError:
             return ""  # it is not on any host yet, or is gone
         return str(told.get("output") or "")
