@@ -138,7 +138,12 @@ def test_notes_that_neutron_would_not_take(key: str, value: str) -> None:
         ("SHELVED", "shelving_offloading", MachineState.SHELVED),
         ("SHELVED_OFFLOADED", None, MachineState.SHELVED),
         ("SHELVED_OFFLOADED", "spawning", MachineState.BUILD),
-        ("PAUSED", None, MachineState.UNKNOWN),
+        ("PAUSED", None, MachineState.SHUTOFF),
+        ("PAUSED", "unpausing", MachineState.BUILD),
+        ("SUSPENDED", None, MachineState.SHUTOFF),
+        ("SUSPENDED", "resuming", MachineState.BUILD),
+        ("ACTIVE", "suspending", MachineState.ACTIVE),
+        ("RESCUE", None, MachineState.UNKNOWN),
         ("SOMETHING_NEW", None, MachineState.UNKNOWN),
         ("DELETED", None, None),
         ("SOFT_DELETED", None, None),
@@ -173,6 +178,13 @@ def test_a_fault_is_told_and_a_boot_counts_from_when_it_was_told() -> None:
     )
     assert machine is not None
     assert (machine.fault, machine.started) == ("No valid host was found.", 1795348900.0)
+
+
+@pytest.mark.parametrize("status", ["SUSPENDED", "PAUSED"])
+def test_a_machine_that_somebody_put_to_sleep_says_so(status: str) -> None:
+    machine = pictures.machine(REF, server(status=status), {})
+    assert machine is not None
+    assert (machine.state, machine.fault) == (MachineState.SHUTOFF, f"somebody {status.lower()} it")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from vcluster.model import (
 )
 
 __all__ = [
+    "ASLEEP",
     "LEGS",
     "floating_ip",
     "gateway",
@@ -55,11 +56,26 @@ _STATES = {
     "PASSWORD": MachineState.ACTIVE,
     "VERIFY_RESIZE": MachineState.ACTIVE,
     "SHUTOFF": MachineState.SHUTOFF,
+    "SUSPENDED": MachineState.SHUTOFF,
+    "PAUSED": MachineState.SHUTOFF,
     "SHELVED": MachineState.SHELVED,
     "SHELVED_OFFLOADED": MachineState.SHELVED,
     "ERROR": MachineState.ERROR,
 }
-_GOES_ON = {"powering-on", "unshelving", "spawning", "networking", "block_device_mapping", "scheduling"}
+ASLEEP = {"SUSPENDED": "resume", "PAUSED": "unpause"}
+"""What a dashboard's buttons bring a server into, and the action that wakes it. It does no work, and holds its place:
+to the planner it is off. It keeps its memory, so that no boot begins when it wakes."""
+
+_GOES_ON = {
+    "powering-on",
+    "unshelving",
+    "resuming",
+    "unpausing",
+    "spawning",
+    "networking",
+    "block_device_mapping",
+    "scheduling",
+}
 _GONE = {"DELETED", "SOFT_DELETED"}
 _VOLUME_READY = {"available", "in-use", "reserved", "attaching", "detaching"}
 
@@ -113,9 +129,14 @@ def machine(ref: ClusterRef, server: Json, ports: Mapping[str, Port], told: floa
         port=held.uuid if held else metadata.get(marks.PORT, ""),
         address=held.address if held else "",
         started=max(moment(server.get("created")), told),
-        fault=str((server.get("fault") or {}).get("message", "")),
+        fault=str((server.get("fault") or {}).get("message", "")) or _asleep(server),
         host_key=metadata.get(marks.HOST_KEY, ""),
     )
+
+
+def _asleep(server: Json) -> str:
+    status = str(server.get("status", "")).upper()
+    return f"somebody {status.lower()} it" if status in ASLEEP else ""
 
 
 def volumes_of(server: Json) -> frozenset[str]:

@@ -30,7 +30,17 @@ class Switch:
         self._remover = remover
 
     def start(self, ref: ClusterRef, uuid: str) -> None:
-        self._act(ref, uuid, {"os-start": None}, "start", {MachineState.ACTIVE, MachineState.BUILD}, boots=True)
+        done = {MachineState.ACTIVE, MachineState.BUILD}
+        try:
+            self._act(ref, uuid, {"os-start": None}, "start", done, boots=True)
+        except ConflictError:
+            # Nova starts only what is shut off.
+            told = self._services.compute.find(f"/servers/{uuid}", doing=f"look at server {uuid}")
+            word = pictures.ASLEEP.get(str((told or {}).get("server", {}).get("status", "")).upper())
+            if word is None:
+                raise
+            # Nothing boots: what the scheduler proved of this machine is still true of it.
+            self._act(ref, uuid, {word: None}, word, done)
 
     def stop(self, ref: ClusterRef, uuid: str) -> None:
         self._act(ref, uuid, {"os-stop": None}, "stop", {MachineState.SHUTOFF}, task="powering-off")
