@@ -69,6 +69,7 @@ class PartMaker:
             "cidr": _detail(request, "cidr"),
         }
         told = self._services.network.post("/subnets", {"subnet": body}, doing="create subnet")["subnet"]
+        self._known.lies(ref, network.uuid, str(told["id"]))
         return _made(pictures.subnet(ref, told))
 
     def _router(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
