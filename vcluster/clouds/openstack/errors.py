@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from vcluster.errors import CloudError, ConflictError, PermanentError, QuotaError, TemporaryError
 
-__all__ = ["Entry", "from_answer", "from_exception", "from_login", "retry_after", "words"]
+__all__ = ["Entry", "from_answer", "from_exception", "from_login", "from_mistrust", "retry_after", "words"]
 
 _QUOTA = re.compile(r"quota exceeded|exceeds? (?:allowed|available)|over limit of|allowed\) exceeded|overquota", re.I)
 _POOL = re.compile(r"no more ip addresses available|no more addresses available|ipaddressgenerationfailure", re.I)
@@ -155,7 +155,7 @@ def from_answer(  # noqa: PLR0911 (a table, as a chain of conditions)
         return _refused(status, said, text, reading=reading)
     if _NO_DISK.search(said):
         return PermanentError(text, remedy="this flavor has no disk of its own: set `root_disk` (GiB)")
-    if status == 401:
+    if status == 401:  # from Keystone; for a service's see from_mistrust
         return PermanentError(f"{doing}: the cloud does not accept the credential (HTTP 401)", remedy=_LOGIN_AGAIN)
     if status == 403:
         return PermanentError(
@@ -166,6 +166,23 @@ def from_answer(  # noqa: PLR0911 (a table, as a chain of conditions)
     if status == 406:
         return PermanentError(text, remedy="this cloud's service is too old for that")
     return PermanentError(text)
+
+
+def from_mistrust(service: str, method: str, path: str, *, doing: str) -> CloudError:
+    """The error where a service does not accept a token that Keystone has just given.
+
+    So it answers also to an application credential whose access rules do not allow the call, not by 403.
+
+    Args:
+        service: its name: "Nova".
+        path: below the service's endpoint.
+    """
+    return PermanentError(
+        f"{doing}: {service} does not accept the credential's token, which Keystone has just given (HTTP 401)",
+        remedy=f"an application credential with access rules needs one that allows {method} of {path}: make one "
+        "without such rules (`openstack application credential create NAME`). If it has none, "
+        f"{service} has trouble with Keystone: try again later, or tell the cloud's operator",
+    )
 
 
 def _refused(status: int, said: str, text: str, *, reading: bool) -> CloudError:

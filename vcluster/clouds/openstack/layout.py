@@ -55,6 +55,7 @@ class _Choice:
         self._external: list[Json | None] = []
 
     def layout(self) -> Layout:
+        self._services.check_may_change()
         if self.seen.head is None:
             self._lookups.check_zones(self.wishes.zones)
         network = chosen_network(self.seen)  # where its ports are, else its own
