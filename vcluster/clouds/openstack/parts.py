@@ -11,12 +11,12 @@ import ipaddress
 from dataclasses import replace
 
 from vcluster.chosen import chosen_network, chosen_part, chosen_ports
-from vcluster.clouds.openstack import marks, pictures
+from vcluster.clouds.openstack import errors, marks, pictures
 from vcluster.clouds.openstack.addresses import Addresses
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.known import Known
 from vcluster.clouds.openstack.rest import Json
-from vcluster.errors import CloudError, ConflictError, PermanentError
+from vcluster.errors import CloudError, ConflictError, PermanentError, QuotaError
 from vcluster.model import ClusterRef, Network, Observed, Part, PartKind, PartRequest, Port, Role
 
 __all__ = ["PartMaker"]
@@ -140,16 +140,29 @@ class PartMaker:
             own = "uuid" not in request.detail
             told = self._addresses.bind(ref, uuid, port.uuid, own=own)
         else:
-            body = {
-                "floatingip": {
-                    "floating_network_id": _detail(request, "network"),
-                    "port_id": port.uuid,
-                    "description": request.tag,
-                }
-            }
-            told = self._services.network.post("/floatingips", body, doing="create floating IP")["floatingip"]
+            pool = _detail(request, "network")
+            body = {"floating_network_id": pool, "port_id": port.uuid, "description": request.tag}
+            try:
+                made = self._services.network.post("/floatingips", {"floatingip": body}, doing="create floating IP")
+            except QuotaError as error:
+                raise self._no_address(ref, pool, error) from error
+            told = made["floatingip"]
         self._known.lend(port.uuid, str(told["floating_ip_address"]))
         return _made(pictures.floating_ip(ref, told, {port.uuid: port}))
+
+    def _no_address(self, ref: ClusterRef, pool: str, error: QuotaError) -> QuotaError:
+        """Most of the cluster is there by now: that a pool is empty, a user may not ask before."""
+        message = error.message
+        if error.remedy == errors.POOL_IS_EMPTY:
+            told = self._services.network.find(f"/networks/{pool}", doing="look at the external network") or {}
+            name = told.get("network", {}).get("name") or pool
+            message = f"external network {name!r} has no address left: {message}"
+        return QuotaError(
+            message,
+            remedy="what was made so far stays: the same command goes on from there when there is an address again; "
+            f"`vcluster down {ref.name}` deletes it, and with access.floating_ip (one of `openstack floating ip list`) "
+            "or another external_network it can be brought up anew",
+        )
 
 
 def _rules(group: str, request: PartRequest) -> list[Json]:
