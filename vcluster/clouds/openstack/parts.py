@@ -123,8 +123,20 @@ class PartMaker:
             told = service.post("/security-groups", {"security_group": body}, doing=doing)["security_group"]
             old = _made(pictures.security_group(ref, told))
             self._known.made(ref, old.uuid)
-        rules = {"security_group_rules": _rules(old.uuid, request)}
-        service.post("/security-group-rules", rules, doing=f"open security group {request.name}")
+        else:
+            found = service.find(f"/security-groups/{old.uuid}", doing=f"look at security group {request.name}")
+            if found is None:
+                raise ConflictError(f"security group {request.name} is gone")
+            told = found["security_group"]
+        # Neutron refuses all rules of a call if the group has one of them, as it may from the operator.
+        there = {_same(rule) for rule in told.get("security_group_rules", [])}
+        wanted = {_same(rule): rule for rule in _rules(old.uuid, request)}
+        if lacking := [rule for key, rule in wanted.items() if key not in there]:
+            rules = {"security_group_rules": lacking}
+            service.post("/security-group-rules", rules, doing=f"open security group {request.name}")
+        elif not pictures.is_open(told):
+            path = f"/security-groups/{old.uuid}/tags/{marks.OPEN}"
+            service.put(path, doing=f"mark security group {request.name} as open", safe=True)
         return Part(old.uuid, request.tag, request.kind, request.name, created=old.created)
 
     def _server_group(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
@@ -167,11 +179,11 @@ class PartMaker:
 
 def _rules(group: str, request: PartRequest) -> list[Json]:
     """The least that works: SSH (and the Hub) on the head from where the spec says, and members among themselves."""
+    base = {"security_group_id": group, "direction": "ingress", "description": request.tag}
     if request.name == "head":
         return [
-            {
-                "security_group_id": group,
-                "direction": "ingress",
+            base
+            | {
                 "ethertype": f"IPv{ipaddress.ip_network(prefix, strict=False).version}",
                 "protocol": "tcp",
                 "port_range_min": port,
@@ -181,10 +193,16 @@ def _rules(group: str, request: PartRequest) -> list[Json]:
             for door, port in _DOORS.items()
             for prefix in filter(None, request.detail.get(door, "").split(","))
         ]
-    return [
-        {"security_group_id": group, "direction": "ingress", "ethertype": family, "remote_group_id": group}
-        for family in ("IPv4", "IPv6")
-    ]
+    return [base | {"ethertype": family, "remote_group_id": group} for family in ("IPv4", "IPv6")]
+
+
+def _same(rule: Json) -> tuple[str, ...]:
+    """What two rules of one group have in common when Neutron takes them for the same."""
+    word = {"6": "tcp", "0.0.0.0/0": "", "::/0": ""}
+    what = ("direction", "ethertype", "protocol", "port_range_min", "port_range_max")
+    whom = ("remote_ip_prefix", "remote_group_id", "remote_address_group_id")
+    values = ("" if rule.get(key) is None else str(rule[key]) for key in (*what, *whom))
+    return tuple(word.get(value, value) for value in values)
 
 
 def _detail(request: PartRequest, word: str) -> str:

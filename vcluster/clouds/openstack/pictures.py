@@ -259,8 +259,13 @@ def security_group(ref: ClusterRef, told: Json, holder: str = "") -> Part | None
 
 
 def is_open(group: Json) -> bool:
-    """Whether the group has its rules: all come in one call, and a new group lets nothing in."""
-    return any(rule.get("direction") == "ingress" for rule in group.get("security_group_rules", []))
+    """Whether the group has its rules: all come in one call, each with our mark.
+
+    What else lets somebody in may be the operator's: a cloud can give every new group rules of its own.
+    """
+    tag = marks.tag_in(group.get("description"))
+    rules = group.get("security_group_rules", [])
+    return marks.OPEN in group.get("tags", []) or any(marks.tag_in(r.get("description")) == tag for r in rules)
 
 
 def server_group(ref: ClusterRef, told: Json) -> Part | None:
