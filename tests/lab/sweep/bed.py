@@ -62,9 +62,10 @@ class Worker:
     """
 
     def __init__(self, home: Path, env: dict[str, str], cloud: str) -> None:
-        self.home, self._cloud = home, cloud
-        home.mkdir(parents=True, exist_ok=True)
-        log = (home / "worker.log").open("ab")
+        self._cloud = cloud
+        self.move(home)
+        self._log = home / "worker.log"
+        log = self._log.open("ab")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.lab.sweep.worker"],
             stdin=subprocess.PIPE,
@@ -94,6 +95,11 @@ class Worker:
             self._process.kill()
             self._process.wait()
 
+    def move(self, home: Path) -> None:
+        """Let further runs be on another computer, as far as vcluster can tell."""
+        home.mkdir(parents=True, exist_ok=True)
+        self.home = home
+
     def start(self, verb: str, spec: str, task: Task | None = None, **arguments: Any) -> threading.Thread:
         """Begin a run; the thread ends with it."""
         thread = threading.Thread(target=self.run, args=(verb, spec, task), kwargs=arguments)
@@ -116,7 +122,7 @@ class Worker:
         if out.exists():
             task.answer = json.loads(out.read_text())
         else:
-            assert os.WIFSIGNALED(status), (self.home / "worker.log").read_text()
+            assert os.WIFSIGNALED(status), self._log.read_text()
         return task
 
 
