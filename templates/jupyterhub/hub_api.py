@@ -1,5 +1,6 @@
 """The Hub's own interface, asked on the head with the token of vcluster's service."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -40,16 +41,7 @@ class Hub:
 
     def ask(self, method, path, body=None, *, expected=OK, accept="application/json"):
         """The JSON of an answer (None where there is none), and its status."""
-        link = http.client.HTTPConnection(self.address, self.port, timeout=self.timeout)
-        headers = {"Authorization": f"token {self._token}", "Accept": accept, "Content-Type": "application/json"}
-        try:
-            link.request(method, f"/hub/api{path}", json.dumps(body) if body is not None else None, headers)
-            answer = link.getresponse()
-            text, status = answer.read(), answer.status
-        except (OSError, http.client.HTTPException) as error:
-            raise Down(f"the Hub does not answer: {error or type(error).__name__}") from error
-        finally:
-            link.close()
+        text, status = self._answer(method, path, body, accept)
         try:
             told = json.loads(text) if text.strip() else None
         except ValueError:
@@ -58,6 +50,27 @@ class Hub:
             why = told.get("message", "") if isinstance(told, dict) else ""
             raise (Down if status >= 500 else Sorry)(f"the Hub says {status} to {method} {path}: {why}")
         return told, status
+
+    def _answer(self, method, path, body, accept):
+        link = http.client.HTTPConnection(self.address, self.port, timeout=self.timeout)
+        headers = {"Authorization": f"token {self._token}", "Accept": accept, "Content-Type": "application/json"}
+        try:
+            link.request(method, f"/hub/api{path}", json.dumps(body) if body is not None else None, headers)
+            answer = link.getresponse()
+            return answer.read(), answer.status
+        except (OSError, http.client.HTTPException) as error:
+            raise Down(f"the Hub does not answer: {error or type(error).__name__}") from error
+        finally:
+            link.close()
+
+    def why_not(self, name):
+        """Why somebody's server did not start, in the Hub's words."""
+        text, status = self._answer("GET", f"/users/{quote(name)}/server/progress", None, "text/event-stream")
+        for line in text.decode(errors="replace").splitlines() if status in OK else ():
+            with contextlib.suppress(ValueError):
+                if line.startswith("data:") and (event := json.loads(line[5:])).get("failed"):
+                    return str(event.get("message", ""))
+        return "the Hub does not say why"
 
     def users(self, *, active=True):
         """Every user, or those with a server; the Hub gives them in pages."""

@@ -1,20 +1,17 @@
-"""Accounts for a rehearsal, made for it and removed afterwards; and the proof that a server can be started."""
+"""Accounts for a rehearsal, made for it and removed afterwards."""
 
 import secrets
 import shutil
 import time
-from urllib.parse import quote
 
 from hub_api import Hub
 from hub_front import authority
 from hub_people import PASSWORDS, PEOPLE, book, home_of, install, turn_out
-from hub_state import ROOT, Sorry, alone, keep, read, run
+from hub_state import ROOT, Sorry, alone, keep, read
 
 FIRST, MOST = 60001, 999
 STALE = 1800
 """Seconds after which a rehearsal that nobody ended is taken for one whose computer died."""
-
-PROBE_SECONDS = 600
 
 
 def begin(given):
@@ -82,29 +79,3 @@ def end():
         for name, entry in gone.items():
             shutil.rmtree(ROOT / home_of(name, entry).relative_to("/"), ignore_errors=True)
     return {"removed": len(gone), "problem": problem}
-
-
-def probe():
-    """Start a server as a person would, and stop it; the seconds that it took."""
-    begin({"users": 1})
-    try:
-        hub, name, began = Hub(), "rehearsal-001", time.monotonic()
-        hub.add(name)
-        hub.ask("POST", f"/users/{quote(name)}/server", {})
-        while True:
-            told, _ = hub.ask("GET", f"/users/{quote(name)}")
-            server = (told.get("servers") or {}).get("")
-            if server and server.get("ready"):
-                took = time.monotonic() - began
-                return {"seconds": round(took, 1), "host": _host(name)}
-            if server is None:
-                raise Sorry("the server did not start: `journalctl -u jupyterhub` on the head says why")
-            if time.monotonic() - began > PROBE_SECONDS:
-                raise Sorry(f"no server started within {PROBE_SECONDS} seconds")
-            time.sleep(1)
-    finally:
-        end()
-
-
-def _host(name):
-    return run("squeue", "--noheader", f"--user={name}", "--format=%N").strip()

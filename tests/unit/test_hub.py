@@ -206,16 +206,17 @@ def test_each_failure_has_its_class(answer: dict[str, Any], kind: type[Exception
 
 
 def test_a_hub_that_is_not_back_yet_is_weather() -> None:
-    hub, _ = answering('{"url": "https://a/", "ready": false, "first": true, "ca": null, "fingerprint": null}')
+    told = {"url": "https://a/", "ready": False, "first": True, "ca": None, "fingerprint": None, "proved": False}
+    hub, _ = answering(json.dumps(told))
     with pytest.raises(TemporaryError, match="does not answer at its new address"):
         hub.front("https://a/")
 
 
 def test_who_could_not_be_turned_out_is_told() -> None:
-    told = {"url": "https://a/", "ready": True, "first": False, "ca": None, "fingerprint": None}
+    told = {"url": "https://a/", "ready": True, "first": False, "ca": None, "fingerprint": None, "proved": True}
     hub, asked = answering(json.dumps({**told, "people": {"problem": "scancel: no answer"}}))
-    door, first = hub.front("https://a/", [{"name": "ann", "uid": 10001}])
-    assert (door.problem, door.ca, first) == ("scancel: no answer", "", False)
+    door, first, proved = hub.front("https://a/", [{"name": "ann", "uid": 10001}])
+    assert (door.problem, door.ca, first, proved) == ("scancel: no answer", "", False, True)
     assert json.loads(asked[0][1])["people"] == [{"name": "ann", "uid": 10001}]
 
 

@@ -182,14 +182,6 @@ def test_a_rehearsal_takes_no_room_from_people(head: Head) -> None:
     assert "rehearsal" not in json.dumps(head.read("people.json"))
 
 
-def test_the_probe_starts_a_server_and_takes_it_away(head: Head) -> None:
-    module = rehearsing(head)
-    assert module.probe()["seconds"] >= 0
-    assert ("POST", "/hub/api/users/rehearsal-001/server") in head.hub.asked
-    assert head.hub.users == {}
-    assert head.read("people.json")["people"] == {}
-
-
 def command(head: Head, *words: str, given: str = "") -> tuple[int, Any]:
     done = subprocess.run(
         [sys.executable, "-I", LIBRARY / "vcluster-hub", *words],

@@ -40,6 +40,7 @@ _ON_HEAD = (
     "hub_login.py",
     "hub_passwords.py",
     "hub_people.py",
+    "hub_probe.py",
     "hub_queue.py",
     "hub_quota.py",
     "hub_rehearsal.py",
