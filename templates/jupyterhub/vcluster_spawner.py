@@ -206,7 +206,8 @@ def form(profiles):
     """The choice of profiles as HTML."""
     lines = []
     for number, each in enumerate(profiles):
-        size = f"{each['cpus']} CPU, {each['memory_mib'] / 1024:g} GiB, {each['time']}"
+        gpus = f"{each['gpus']} GPU, " if each.get("gpus") else ""
+        size = f"{each['cpus']} CPU, {gpus}{each['memory_mib'] / 1024:g} GiB, {each['time']}"
         text = " – ".join(part for part in (each["name"], each["description"], size) if part)
         chosen = " selected" if number == 0 else ""
         lines.append(f'<option value="{html.escape(each["name"])}"{chosen}>{html.escape(text)}</option>')

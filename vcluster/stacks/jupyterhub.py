@@ -190,8 +190,10 @@ def _room(spec: ClusterSpec, workers: list[Slot]) -> int:
     hub = spec.jupyterhub
     assert hub is not None
     first = {profile.partition or spec.workers[0].name: profile for profile in reversed(hub.profiles)}
+    gpus = {group.name: group.gpus or 0 for group in spec.workers}
     nodes = ((slot, first[slot.group]) for slot in workers if slot.group in first)
-    return sum(min(per_node(slot.flavor, profile, hub.cpu_oversubscribe)) for slot, profile in nodes)
+    limits = (per_node(slot.flavor, gpus[slot.group], profile, hub.cpu_oversubscribe) for slot, profile in nodes)
+    return sum(each.each for each in limits)
 
 
 def entry(person: Person) -> dict[str, Any]:
