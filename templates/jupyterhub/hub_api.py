@@ -1,6 +1,5 @@
 """The Hub's own interface, asked on the head with the token of vcluster's service."""
 
-import contextlib
 import http.client
 import json
 import socket
@@ -40,37 +39,25 @@ class Hub:
         self._token = token()
 
     def ask(self, method, path, body=None, *, expected=OK, accept="application/json"):
-        """The JSON of an answer (None where there is none), and its status."""
-        text, status = self._answer(method, path, body, accept)
-        try:
-            told = json.loads(text) if text.strip() else None
-        except ValueError:
-            told = None
-        if status not in expected:
-            why = told.get("message", "") if isinstance(told, dict) else ""
-            raise (Down if status >= 500 else Sorry)(f"the Hub says {status} to {method} {path}: {why}")
-        return told, status
-
-    def _answer(self, method, path, body, accept):
+        """The JSON of an answer (None where there is none, its text where it is none), and its status."""
         link = http.client.HTTPConnection(self.address, self.port, timeout=self.timeout)
         headers = {"Authorization": f"token {self._token}", "Accept": accept, "Content-Type": "application/json"}
         try:
             link.request(method, f"/hub/api{path}", json.dumps(body) if body is not None else None, headers)
             answer = link.getresponse()
-            return answer.read(), answer.status
+            text, status = answer.read(), answer.status
         except (OSError, http.client.HTTPException) as error:
             raise Down(f"the Hub does not answer: {error or type(error).__name__}") from error
         finally:
             link.close()
-
-    def why_not(self, name):
-        """Why somebody's server did not start, in the Hub's words."""
-        text, status = self._answer("GET", f"/users/{quote(name)}/server/progress", None, "text/event-stream")
-        for line in text.decode(errors="replace").splitlines() if status in OK else ():
-            with contextlib.suppress(ValueError):
-                if line.startswith("data:") and (event := json.loads(line[5:])).get("failed"):
-                    return str(event.get("message", ""))
-        return "the Hub does not say why"
+        try:
+            told = json.loads(text) if text.strip() else None
+        except ValueError:
+            told = text.decode(errors="replace")
+        if status not in expected:
+            why = told.get("message", "") if isinstance(told, dict) else ""
+            raise (Down if status >= 500 else Sorry)(f"the Hub says {status} to {method} {path}: {why}")
+        return told, status
 
     def users(self, *, active=True):
         """Every user, or those with a server; the Hub gives them in pages."""
@@ -90,6 +77,12 @@ class Hub:
     def add(self, name):
         """Make a user known; one who is known already is no error."""
         self.ask("POST", f"/users/{quote(name)}", expected=(*OK, 409))
+
+    def why_not(self, name):
+        """Why somebody's server did not start, in the Hub's words."""
+        told, _ = self.ask("GET", f"/users/{quote(name)}/server/progress", accept="text/event-stream")
+        events = [json.loads(line[5:]) for line in str(told or "").splitlines() if line.startswith("data:")]
+        return next((event["message"] for event in events if event.get("failed")), "the Hub does not say why")
 
     def forget(self, name, timeout=60):
         """Stop a user's server, end their sessions and forget them. Not known: no error."""

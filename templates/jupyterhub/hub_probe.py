@@ -10,7 +10,7 @@ import shutil
 import time
 from urllib.parse import quote
 
-from hub_api import OK, Down, Hub, moment
+from hub_api import OK, Hub, moment
 from hub_people import PEOPLE, book, home_of, install
 from hub_rehearsal import STALE
 from hub_state import ROOT, Sorry, alone, facts, keep, read, run
@@ -88,8 +88,9 @@ def _booted():
 def _not_now(hub, partition):
     """Why no server is to be started now; an empty text when one is."""
     known = book()
-    rehearsing = any(entry["kind"] == "rehearsal" for entry in known["people"].values())
-    if rehearsing and time.time() - (known.get("rehearsal") or {}).get("since", 0.0) < STALE:
+    planned = known.get("rehearsal") or {}
+    until = planned.get("since", 0.0) + max(STALE, 2 * planned.get("seconds", 0.0))
+    if time.time() < until and any(entry["kind"] == "rehearsal" for entry in known["people"].values()):
         return "a rehearsal is going on"
     servers = [server for user in hub.users() for server in (user.get("servers") or {}).values()]
     since = _booted()
@@ -168,19 +169,18 @@ def _last_words():
 
 
 def _clear():
-    """Take server, jobs, account and home away; not there: no error."""
+    """Take server, jobs, account and home away; not there: no error.
+
+    Who cannot be taken away now stays in the book for the next time: a job is ended in its owner's name.
+    """
+    entry = book()["people"].get(NAME)
+    if entry is None:
+        return
+    Hub(timeout=60).forget(NAME, STOP_SECONDS)
+    run("scancel", "--quiet", f"--user={NAME}")
     with alone():
         known = book()
-        entry = known["people"].pop(NAME, None)
-        if entry is None:
-            return
+        known["people"].pop(NAME, None)
         keep(PEOPLE, known)
-    try:
-        Hub(timeout=60).forget(NAME, STOP_SECONDS)
-        run("scancel", "--quiet", f"--user={NAME}")
-    except Down as error:
-        raise Sorry(f"{error}; the server for the proof ends when it is up") from error
-    finally:
-        with alone():
-            install(book())
-        shutil.rmtree(ROOT / home_of(NAME, entry).relative_to("/"), ignore_errors=True)
+        install(known)
+    shutil.rmtree(ROOT / home_of(NAME, entry).relative_to("/"), ignore_errors=True)

@@ -63,6 +63,7 @@ _HEAD = (
 )
 _WORKER = (
     (f"{LIBRARY}/notebook", "jupyterhub/notebook", 0o644),
+    (f"{LIBRARY}/vcluster_activity.py", "jupyterhub/vcluster_activity.py", 0o644),
     (f"{LIBRARY}/vcluster_kernels.py", "jupyterhub/vcluster_kernels.py", 0o644),
     (f"{LIBRARY}/prolog", "jupyterhub/prolog", 0o755),
     (f"{UNITS}/vcluster-people.service", "jupyterhub/vcluster-people.service", 0o644),
@@ -71,7 +72,10 @@ _WORKER = (
 )
 _PROGRAMS = {
     f"jupyterhub/{name}"
-    for name in ("hub-sync", "vcluster-hub", "vcluster-notebook", "notebook", "vcluster_kernels.py")
+    for name in (
+        *("hub-sync", "vcluster-hub", "vcluster-notebook", "notebook"),
+        *("vcluster_activity.py", "vcluster_kernels.py"),
+    )
 }
 """Python, without a template's gaps."""
 
