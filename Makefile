@@ -41,9 +41,8 @@ demo: deps-demo $(VENV)/.run
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 # Cheap before dear, so that a mistake is told within a minute. Here the chaos tests take all their hundred seeds.
-# hub-test comes in when JupyterHub is whole, and its browser steady.
 test: export VCLUSTER_CHAOS_SEEDS = 100
-test: deps deps-lab lint docs unit bench lab-test vm
+test: deps deps-lab deps-hub lint docs unit bench lab-test hub-test vm
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -60,7 +59,7 @@ unit: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/pytest --timeout 300 tests/bench
 
-vm: deps deps-lab
+vm: deps deps-lab deps-browser
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadscope -m 'vm and not drill' --timeout 1500 --durations 10 tests/vm tests/lab
 
 # One after the other: each wants the whole machine.
@@ -81,7 +80,7 @@ hub: deps-hub
 	$(ROOTED) $(BIN)/python -m tests.hub up $(HUB)
 
 hub-test: deps-hub
-	$(ROOTED) $(BIN)/pytest -m hub --timeout 600 --durations 10 tests/hub tests/browser
+	$(ROOTED) $(BIN)/pytest -m hub --timeout 1800 --durations 10 tests/hub tests/browser
 
 # The size and more by environment: tests/bench/bench_class.py.
 bench-class: deps-hub

@@ -99,7 +99,7 @@ class Action:
         old: the part that goes, or is completed.
         kept: the volumes that shall stay.
         volume: uuid of the volume that a new machine boots from, once that is ready.
-        failed: the machine failed; its console is kept before it goes.
+        failed: the machine failed, and its console is kept before it goes; or the volume that a place waits for did.
         destroys_data: a person should agree first.
         notes: what is written before the action itself is done (write-ahead), so that a crash cannot lose it.
     """
@@ -149,8 +149,8 @@ class Goal:
         digest: the spec's digest, written on the cluster.
         replace: uuids of machines that shall be made anew.
         given_up: machine name to the reason why this run makes no further attempt.
-        doubted: uuid of a machine that does not prove itself, or of a head's port without a machine, to the time since
-            when this run sees it so.
+        doubted: uuid of a machine that does not prove itself, of a volume that is not ready, or of a head's port
+            without a machine, to the time since when this run sees it so.
         asleep: uuids of machines that this run asked the cloud in vain, again and again, to switch on.
         heard: the head answered this run at least once; if not, it may be this computer that cannot reach it.
         boot_timeout: seconds from start to the first job before a machine counts as failed.
@@ -170,6 +170,8 @@ class Goal:
         job_patience: seconds that jobs may go on running while a cluster is stopped or shelved.
         keep_volumes: with ABSENT, let the head's volume stay.
         web: the head's port 443 is for people.
+        zones: the cloud's availability zones, where this run had to ask; a machine for which there was no host is made
+            anew in another one.
     """
 
     power: Power
@@ -196,6 +198,7 @@ class Goal:
     job_patience: float = 0.0
     keep_volumes: bool = False
     web: bool = False
+    zones: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

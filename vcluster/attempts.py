@@ -12,7 +12,10 @@ from vcluster.model import Machine, Part, Role
 
 __all__ = ["Attempts", "life_of"]
 
-_NOTE = re.compile(r"(?P<count>[0-9]{1,4}) [^@]*@(?P<since>[0-9a-z]{1,8})")
+_NOTE = re.compile(r"(?P<count>[0-9]{1,4})(?P<mark>[ !])[^@]*@(?P<since>[0-9a-z]{1,8})")
+_CROWDED = "!"
+"""In the place of the space where the cloud had no host for a machine: the longest note has room for no more."""
+
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SOME = slice(4, 8)
 """Which of a uuid's digits are kept: with the second of its start, enough for the few lives of one name."""
@@ -69,10 +72,16 @@ class Attempts:
         tells a further failure from a reboot that was noted but, as the run was killed, not begun.
         """
         count, since = self._read(name)
+        note = self.notes.get(NOTE_ATTEMPTS + name, "").replace(_CROWDED, " ")
         if _is_head(thing):
-            same = f" {thing.uuid[_SOME]}@" in self.notes.get(NOTE_ATTEMPTS + name, "")
+            same = f" {thing.uuid[_SOME]}@" in note
             return same and count > 0 and _began(thing) < since and self.now - since <= self.patience
-        return self.notes.get(NOTE_ATTEMPTS + name, "").endswith(f" {life_of(thing)}")
+        return note.endswith(f" {life_of(thing)}")
+
+    def crowded(self, name: str) -> bool:
+        """Whether the cloud had no host for it, at least once."""
+        found = self._parts(name)
+        return found is not None and found["mark"] == _CROWDED
 
     def before(self, name: str, thing: Machine | Part) -> int:
         """Without this one's own failure, which may have been written already by a try that went wrong then."""
@@ -82,14 +91,19 @@ class Attempts:
         """Whether this one, which failed, may be made anew."""
         return self.before(name, thing) < self.most
 
-    def another(self, name: str, thing: Machine | Part) -> dict[str, str]:
-        """The note that counts this one's failure."""
+    def another(self, name: str, thing: Machine | Part, *, crowded: bool = False) -> dict[str, str]:
+        """The note that counts this one's failure.
+
+        Args:
+            crowded: it failed as the cloud had no host for it; the note says so from then on.
+        """
         if _is_head(thing) and self.counted(name, thing):
             return {NOTE_ATTEMPTS + name: self.notes[NOTE_ATTEMPTS + name]}
         life = life_of(thing)
         if _is_head(thing):
             life = f"{thing.uuid[_SOME]}@{_base36(max(int(self.now), _began(thing) + 1))}"
-        return {NOTE_ATTEMPTS + name: f"{self.before(name, thing) + 1} {life}"}
+        mark = _CROWDED if crowded or self.crowded(name) else " "
+        return {NOTE_ATTEMPTS + name: f"{self.before(name, thing) + 1}{mark}{life}"}
 
     def spent(self, name: str) -> bool:
         """Whether there is no further try."""
@@ -101,5 +115,8 @@ class Attempts:
 
     def _read(self, name: str) -> tuple[int, float]:
         """What is no such note, whoever wrote it, counts as none."""
-        found = _NOTE.fullmatch(self.notes.get(NOTE_ATTEMPTS + name, ""))
+        found = self._parts(name)
         return (int(found["count"]), float(int(found["since"], 36))) if found else (0, 0.0)
+
+    def _parts(self, name: str) -> re.Match[str] | None:
+        return _NOTE.fullmatch(self.notes.get(NOTE_ATTEMPTS + name, ""))

@@ -12,6 +12,7 @@ from vcluster.expiry import NOTE_REAPED, expiry_of, extended
 from vcluster.model import Health, MachineState, Observed, Part, PartKind, Role
 from vcluster.reconcile_end import some
 from vcluster.runner import Confirm, Guard
+from vcluster.turn import OvertakenError, going_down
 from vcluster.views import PlanView, Result
 
 __all__ = ["Lifecycle"]
@@ -51,6 +52,10 @@ class Lifecycle(BringUp):
             wait_jobs: seconds that running jobs may take to end; no new ones start meanwhile.
             timeout: seconds for all else.
             cancel: set it from another thread to stop.
+
+        Raises:
+            UsageError: there is no such cluster.
+            CancelledError: ``cancel`` was set, or the cluster is being taken down.
         """
         glance = self._glance()
         self._must_exist(glance.observed)
@@ -70,6 +75,7 @@ class Lifecycle(BringUp):
 
         Raises:
             UsageError: there is no such cluster, or no head that could be kept.
+            CancelledError: ``cancel`` was set, or the cluster is being taken down.
         """
         return self._put_on_shelf(wait_jobs, timeout, cancel)
 
@@ -144,11 +150,15 @@ class Lifecycle(BringUp):
 
         Returns:
             ``shelve``, ``delete``, ``wait`` (it is shelved and has some grace left), or an empty word when its time is
-            not up; and when it is to be deleted, seconds since the epoch.
+            not up, or somebody takes it down or brings it up just now, which an event says; and when it is to be
+            deleted, seconds since the epoch.
         """
         observed, now = self._observe(), self.cloud.now()
         expiry = expiry_of(observed.notes)
         if expiry is None or not expiry.past(now):
+            return "", 0.0
+        if why := going_down(observed, now):
+            self._log(f"{self.name} has expired, and is left alone: {why}")
             return "", 0.0
         act = "shelve" if not _at_rest(observed) else "delete" if expiry.doomed(now) else "wait"
         if dry_run:
@@ -159,9 +169,10 @@ class Lifecycle(BringUp):
                 return act, expiry.deletion
             if act == "shelve":
                 self._put_on_shelf(wait_jobs, None, cancel, self._check_past)
-        except _ExtendedError as error:
+        except (_ExtendedError, OvertakenError) as error:
             self._log(error.message)
-            self._take_back()
+            if isinstance(error, _ExtendedError):
+                self._take_back()
             return "", 0.0
         deletion = self._begin_grace(anew=act == "shelve")
         return (act, deletion) if deletion or act == "shelve" else ("", 0.0)

@@ -164,6 +164,7 @@ class Part:
         created: seconds since the epoch, by the cloud's clock.
         kept: a person asked for it to stay when its cluster went.
         network: uuid of the network that a subnet or a gateway is on, else an empty string.
+        status: a volume's state in the cloud's own word, for people; empty where there is none.
     """
 
     uuid: str
@@ -176,6 +177,7 @@ class Part:
     created: float = 0.0
     kept: bool = False
     network: str = ""
+    status: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +278,7 @@ class Machine:
     Attributes:
         port: uuid of its port.
         started: when it was last told to boot, seconds since the epoch by the cloud's clock.
-        fault: why it is in ERROR, in the cloud's words.
+        fault: why it is in ERROR, in the cloud's words; or what else is odd about its state.
         endpoint: how it is reached from outside (the head), or None.
         web: where its port 443 is reached from outside (a head that is asked for it), or None.
         host_key: the head's public SSH host key, as its create call said it; empty where the cloud does not keep it.

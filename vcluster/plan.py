@@ -32,7 +32,7 @@ def plan(goal: Goal, observed: Observed, ref: ClusterRef, now: float) -> Plan:
     mine = own(observed, ref)
     match goal.power:
         case Power.ABSENT:
-            made = plan_absent(goal, mine)
+            made = plan_absent(goal, mine, now)
         case Power.STOPPED | Power.SHELVED:
             made = plan_rest(goal, mine, now)
         case Power.RUNNING:

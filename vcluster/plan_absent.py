@@ -6,23 +6,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from vcluster.actions import Action, Goal, Plan, Verb, Wave
-from vcluster.model import MachineState, Network, Observed, Part, PartKind, Port, Role
+from vcluster.model import Machine, MachineState, Network, Observed, Part, PartKind, Port, Role
+from vcluster.plan_limits import stays
 from vcluster.plan_parts import delete_part
 
 __all__ = ["free_networks", "free_ports", "plan_absent"]
 
 
-def plan_absent(goal: Goal, seen: Observed) -> Plan:
-    """Keep what shall be kept, then delete machines, and when they are gone all that stood around them."""
+def plan_absent(goal: Goal, seen: Observed, now: float) -> Plan:
+    """Keep what shall be kept, then delete machines, and when they are gone all that stood around them.
+
+    A machine that is being deleted for long is told to go again, in this run and in each later one: a cloud whose parts
+    were restarted at the wrong moment says for ever that it is being deleted, and nobody does it.
+    """
     to_keep = [part for part in seen.parts if goal.keep_volumes and _is_home(part) and not part.kept]
     gone = {part.uuid for part in to_keep} | {part.uuid for part in seen.parts if part.kept}
     keeping = [_keep(to_keep, seen)] if to_keep else []
     deleting = [
-        Action(Verb.DELETE_MACHINE, Wave.REPAIR, (m.name,), (m.uuid,), destroys_data=True)
+        Action(Verb.DELETE_MACHINE, Wave.REPAIR, (m.name,), (m.uuid,), stays(goal, m, now), destroys_data=True)
         for m in seen.machines
-        if m.state is not MachineState.DELETING
+        if m.state is not MachineState.DELETING or stays(goal, m, now)
     ]
-    waiting = tuple(f"{m.name} to be gone" for m in seen.machines if m.state is MachineState.DELETING)
+    waiting = tuple(_to_be_gone(m, stays(goal, m, now)) for m in seen.machines if m.state is MachineState.DELETING)
     # A volume goes with its machine; those that are left go after.
     users = {machine.uuid for machine in seen.machines}
     parts = [delete_part(p) for p in seen.parts if p.uuid not in gone and p.used_by not in users]
@@ -34,6 +39,10 @@ def plan_absent(goal: Goal, seen: Observed) -> Plan:
     after = sorted([*free_ports(seen.ports), *later, *free_networks(own)], key=lambda action: action.wave)
     # A quick one first: behind many machines that go, a cloud takes seconds over an address.
     return Plan((*keeping, *at_once, *deleting, *after), waiting)
+
+
+def _to_be_gone(machine: Machine, why: str) -> str:
+    return f"{machine.name} to be gone" + (f" ({machine.uuid}: {why})" if why else "")
 
 
 def _is_home(part: Part) -> bool:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from vcluster.actions import NOTE_READY, Goal
 from vcluster.expiry import expiry_of
-from vcluster.model import Machine, MachineState, Observed, Port
+from vcluster.model import Machine, MachineState, Observed, Part, Port
 
-__all__ = ["UNREACHED", "expired", "stuck", "unlisted", "watched"]
+__all__ = ["UNREACHED", "expired", "hangs", "stays", "stuck", "unlisted", "watched"]
 
 UNREACHED = "the cloud says that it is on, but it cannot be reached from here (allow_from, VPN, jump host?)"
 
 DELETING_PATIENCE = 300.0
 """Seconds for which a run watches a machine being deleted before it goes on without waiting for that."""
 
+ASK_AGAIN = DELETING_PATIENCE / 2
+"""Seconds for which a run watches a machine being deleted before it tells the cloud once more: what was to do it may
+have been restarted between the cloud's word that it will and the act, and then nobody does."""
+
+STAYS = "it was told to go, and stays"
+
 UNLISTED_PATIENCE = 120.0
 """Seconds for which a head may be missing in listings whose port says that it is there."""
 
 
 def watched(goal: Goal, uuid: str, now: float) -> float:
-    """Seconds for which this run has seen a machine or port as it is now."""
+    """Seconds for which this run has seen a machine, a volume or a port as it is now."""
     return now - goal.doubted.get(uuid, now)
 
 
@@ -30,6 +36,20 @@ def stuck(goal: Goal, machine: Machine, now: float) -> str:
     if machine.state is MachineState.DELETING and seen > DELETING_PATIENCE:
         return f"it is still being deleted after {seen:.0f} s"
     return ""
+
+
+def hangs(goal: Goal, part: Part, now: float) -> str:
+    """Why a volume that is being made is not waited for any longer; empty while it is, or when it is ready."""
+    late = min(now - part.created, watched(goal, part.uuid, now)) > goal.boot_timeout
+    if part.ready or part.fault or not late:
+        return ""
+    return f"{part.uuid} is still {part.status or 'not ready'} after {goal.boot_timeout:.0f} s"
+
+
+def stays(goal: Goal, machine: Machine, now: float) -> str:
+    """Why a machine that is being deleted is told to go once more; empty while that is not due."""
+    late = machine.state is MachineState.DELETING and watched(goal, machine.uuid, now) > ASK_AGAIN
+    return STAYS if late else ""
 
 
 def unlisted(goal: Goal, seen: Observed, port: Port | None, now: float) -> tuple[str, str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vcluster.actions import NOTE_ATTEMPTS, NOTE_READY, Action, Goal, Verb, Wave
 from vcluster.attempts import Attempts
 from vcluster.chosen import PartKey, chosen_parts
 from vcluster.model import MachineState, Observed, Part, PartKind, Role, Slot
+from vcluster.plan_limits import hangs
 
 __all__ = ["FREE_WAVE", "StandingParts", "Volumes", "delete_part", "healed_notes", "plan_parts", "plan_volumes"]
 
@@ -39,13 +40,22 @@ def delete_part(
     *,
     wave: Wave | None = None,
     notes: Mapping[str, str] | None = None,
+    failed: bool = False,
     destroys_data: bool = False,
 ) -> Action:
     """The action that deletes a part, in the wave of its kind if no other is named."""
     wave = FREE_WAVE[part.kind] if wave is None else wave
     names, uuids = (part.name,), (part.uuid,)
     return Action(
-        Verb.DELETE_PART, wave, names, uuids, why, old=part, notes=dict(notes or {}), destroys_data=destroys_data
+        Verb.DELETE_PART,
+        wave,
+        names,
+        uuids,
+        why,
+        old=part,
+        failed=failed,
+        destroys_data=destroys_data,
+        notes=dict(notes or {}),
     )
 
 
@@ -139,7 +149,7 @@ def plan_volumes(goal: Goal, seen: Observed, attempts: Attempts, missing: Iterab
     of_name: dict[str, list[Part]] = {}
     for part in seen.parts:
         if part.kind is PartKind.VOLUME and not part.kept and not part.used_by:
-            of_name.setdefault(part.name, []).append(part)
+            of_name.setdefault(part.name, []).append(_judged(part, goal, attempts))
     for slot in missing:
         if not slot.root_disk:
             continue
@@ -171,16 +181,24 @@ def _holds_homes(seen: Observed, name: str) -> bool:
     return name == Role.HEAD and bool(seen.notes.get(NOTE_READY))
 
 
+def _judged(part: Part, goal: Goal, attempts: Attempts) -> Part:
+    """The same, with a fault when it hangs. An earlier run may have waited for it long enough, and have said so."""
+    fault = hangs(goal, part, attempts.now)
+    if not (part.ready or part.fault or fault) and attempts.counted(part.name, part):
+        fault = f"{part.uuid} is still {part.status or 'not ready'}"
+    return replace(part, fault=fault) if fault else part
+
+
 def _failed(result: Volumes, part: Part, goal: Goal, attempts: Attempts) -> None:
-    if attempts.counted(part.name, part) and attempts.left(part.name, part):
-        return  # it was told to go, and is one of those that are left
+    # Of one that hung in this run: if it cannot be deleted either, this run makes no further one that might hang, too.
+    hung = bool(hangs(goal, replace(part, fault=""), attempts.now))
     if attempts.left(part.name, part):
-        notes = attempts.another(part.name, part)
-        result.actions.append(delete_part(part, part.fault, wave=Wave.REPAIR, notes=notes))
+        notes = {} if attempts.counted(part.name, part) else attempts.another(part.name, part)
+        result.actions.append(delete_part(part, part.fault, wave=Wave.REPAIR, notes=notes, failed=hung))
         return
     result.lost[part.name] = f"its volume: {part.fault}"
     if not goal.keep_failed:
-        result.actions.append(delete_part(part, part.fault, notes=attempts.another(part.name, part)))
+        result.actions.append(delete_part(part, part.fault, notes=attempts.another(part.name, part), failed=hung))
 
 
 def _left_behind(seen: Observed, name: str, parts: Iterable[Part]) -> Iterator[Action]:
@@ -194,8 +212,9 @@ def _left_behind(seen: Observed, name: str, parts: Iterable[Part]) -> Iterator[A
     if users and (building or not told):
         return
     data = _holds_homes(seen, name)
+    wave = None if users and not data else Wave.REPAIR  # nobody waits for the end of one whose place is taken
     for part in parts:
-        yield delete_part(part, "no machine uses it", wave=Wave.REPAIR, destroys_data=data)
+        yield delete_part(part, "no machine uses it", wave=wave, destroys_data=data)
 
 
 def healed_notes(names: Iterable[str]) -> Iterator[Action]:

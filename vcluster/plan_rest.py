@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vcluster.actions import Action, Goal, Plan, Power, Verb, Wave
 from vcluster.model import Health, Machine, MachineState, Observed, PartKind, Role
-from vcluster.plan_limits import stuck
+from vcluster.plan_limits import stays, stuck
 from vcluster.plan_parts import delete_part
 
 __all__ = ["plan_rest"]
@@ -41,6 +41,8 @@ def plan_rest(goal: Goal, seen: Observed, now: float) -> Plan:
     actions += [
         Action(verb, wave, (m.name,), (m.uuid,), "shelved without its disk" if shelving else "") for m in resting
     ]
+    again = [(m, why) for m in seen.workers() if (why := stays(goal, m, now)) and not stuck(goal, m, now)]
+    actions += [Action(Verb.DELETE_MACHINE, Wave.REPAIR, (m.name,), (m.uuid,), why) for m, why in again]
     if shelving:
         actions += _volumes_left(seen)
     return _with_head(seen, actions, waiting, shelving=shelving)

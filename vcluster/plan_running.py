@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -12,18 +11,13 @@ from vcluster.chosen import chosen_network, chosen_ports
 from vcluster.model import Health, Machine, MachineState, Network, Observed, PartKind, Role, Slot
 from vcluster.plan_absent import free_networks, free_ports
 from vcluster.plan_claim import Claim, Standing, judge
-from vcluster.plan_limits import UNREACHED, expired, stuck, unlisted
+from vcluster.plan_faults import is_about_quota, is_without_host, placed
+from vcluster.plan_limits import UNREACHED, expired, stays, stuck, unlisted
 from vcluster.plan_parts import StandingParts, Volumes, healed_notes, plan_parts, plan_volumes
 
-__all__ = ["Running", "is_about_quota"]
+__all__ = ["Running"]
 
 _OFF = (MachineState.SHUTOFF, MachineState.SHELVED)
-_QUOTA = re.compile(r"quota|limit ?exceeded", re.IGNORECASE)
-
-
-def is_about_quota(machine: Machine) -> bool:
-    """Whether a machine is in ERROR for want of quota: making it anew would end in the same way."""
-    return machine.state is MachineState.ERROR and bool(_QUOTA.search(machine.fault))
 
 
 class Running:
@@ -62,13 +56,14 @@ class Running:
         machine: Machine,
         why: str = "",
         *,
+        wave: Wave = Wave.REPAIR,
         failed: bool = False,
         destroys_data: bool = False,
         notes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         names, uuids = (machine.name,), (machine.uuid,)
         self.actions.append(
-            Action(verb, Wave.REPAIR, names, uuids, why, failed=failed, destroys_data=destroys_data, notes=notes)
+            Action(verb, wave, names, uuids, why, failed=failed, destroys_data=destroys_data, notes=notes)
         )
 
     def plan(self) -> Plan:
@@ -126,7 +121,7 @@ class Running:
             self.twins.add(machine.uuid)
             if machine.state is MachineState.DELETING:
                 if not stuck(self.goal, machine, self.now):
-                    self.waiting.append(f"a twin of {machine.name} to be gone")
+                    self._wait_gone(machine, f"a twin of {machine.name}")
             else:
                 self.add(Verb.DELETE_MACHINE, machine, "a twin")
         return chosen
@@ -167,7 +162,7 @@ class Running:
         for machine in self.machines.values():
             self.leaving.add(machine.name)
             if machine.state is MachineState.DELETING:
-                self.waiting.append(f"{machine.name} to be gone")
+                self._wait_gone(machine, machine.name)
             else:
                 self.add(Verb.DELETE_MACHINE, machine, self.claim.why)
         if self.machines or self.twins or self.claim.port is None:
@@ -184,7 +179,7 @@ class Running:
         for machine in self.machines.values():
             self.leaving.add(machine.name)
             if machine.state is MachineState.DELETING:
-                self.waiting.append(f"{machine.name} to be gone")
+                self._wait_gone(machine, machine.name)
             else:
                 self.add(Verb.DELETE_MACHINE, machine, "its head is gone", destroys_data=True)
         # Only when all are going: a crash before must find the cluster still marked as one that lost its head. A volume
@@ -203,7 +198,7 @@ class Running:
         if machine.state is MachineState.DELETING:
             self.leaving.add(machine.name)
             if not late:
-                self.waiting.append(f"{machine.name} to be gone")
+                self._wait_gone(machine, machine.name)
             elif machine.name in self.goal.wanted:
                 self.lost.setdefault(machine.name, late)
         elif machine.role is not Role.HEAD and unwanted:
@@ -258,7 +253,8 @@ class Running:
         return self.now - started > self.goal.boot_timeout
 
     def _failed(self, machine: Machine, reason: str) -> None:
-        name, notes = machine.name, self.attempts.another(machine.name, machine)
+        name = machine.name
+        notes = self.attempts.another(name, machine, crowded=is_without_host(machine))
         if machine.role is Role.HEAD and self.was_ready:
             if self.attempts.left(name, machine):
                 self.add(Verb.REBOOT, machine, reason, failed=True, notes=notes)
@@ -323,13 +319,15 @@ class Running:
             volume = volumes.usable.get(slot.name)
             if slot.name in self.lost:
                 continue
+            names, place = (slot.name,), placed(slot, self.goal.zones, self.attempts)
+            why = f"in zone {place.zone}, as there was no host for it" if place is not slot else ""
             if slot.root_disk and volume is None:
-                self.actions.append(Action(Verb.CREATE_VOLUME, Wave.NETWORK, (slot.name,), slot=slot))
+                self.actions.append(Action(Verb.CREATE_VOLUME, Wave.NETWORK, names, why=why, slot=place))
             if volume is not None and not volume.ready:
                 self._wait_unseen(f"the volume of {slot.name} to be ready")
             elif ready:
                 uuid = volume.uuid if volume else ""
-                self.actions.append(Action(Verb.CREATE_MACHINE, Wave.MACHINES, (slot.name,), slot=slot, volume=uuid))
+                self.actions.append(Action(Verb.CREATE_MACHINE, Wave.MACHINES, names, (), why, place, volume=uuid))
 
     def _may_make_machines(self) -> bool:
         """Whether all that machines are configured with is certain, or will be before their wave comes."""
@@ -342,6 +340,12 @@ class Running:
             self._wait_unseen("the network's addresses to be listed")
             return False
         return True
+
+    def _wait_gone(self, machine: Machine, what: str) -> None:
+        self.waiting.append(f"{what} to be gone")
+        if why := stays(self.goal, machine, self.now):
+            # Last of all: it must not keep anything else from being done.
+            self.add(Verb.DELETE_MACHINE, machine, why, wave=Wave.FINISH)
 
     def _wait_unseen(self, what: str) -> None:
         self.waiting.append(what)

@@ -98,7 +98,7 @@ class _Case:
     wait_jobs: float
 
     def close(self, summary: ClusterSummary) -> Reaped | None:
-        """Do what is due; None where somebody extended the cluster meanwhile."""
+        """Do what is due; None where somebody extended the cluster meanwhile, takes it down or brings it up."""
         ref = summary.ref
         if summary.headless:
             return Reaped(ref, "sweep", done=False)

@@ -28,22 +28,19 @@ from vcluster.events import Event, EventHandler, Log, MachineChanged, PlanMade, 
 from vcluster.ledger import Ledger
 from vcluster.model import ClusterRef, Observed, PartKind, Role
 from vcluster.plan import plan
-from vcluster.plan_running import is_about_quota
+from vcluster.plan_faults import is_about_quota, needs_zones
 from vcluster.reconcile_acts import Acts, Renderer
 from vcluster.reconcile_end import ClaimedError, Outcome, final_error, some
-from vcluster.reconcile_left import LeftOut
+from vcluster.reconcile_left import LeftOut, stays_in_the_way
 from vcluster.reconcile_look import Look, View, doubts, look_after, suffices
+from vcluster.reconcile_wake import WAKES, Wakes
 from vcluster.stacks.base import Clock, Control
 from vcluster.turn import Turn
 
 __all__ = ["ClaimedError", "Outcome", "Reconciler", "Renderer"]
 
 _CREATES = (Verb.CREATE_NETWORK, Verb.CREATE_PART, Verb.CREATE_VOLUME, Verb.CREATE_PORTS, Verb.CREATE_MACHINE)
-_WAKES = (Verb.START, Verb.UNSHELVE)
 _DRAIN_TRIES = 3
-_WAKE_TRIES = 5
-_WAKE_PAUSE = 15.0
-"""Seconds between the first time that a machine is switched on and the second; each pause is longer by as many."""
 
 _CLAIM_IS_SURE = 30.0
 """Seconds after a look that showed our claim in which nobody can have taken it for abandoned: see plan_claim."""
@@ -92,6 +89,7 @@ class Reconciler:
             cloud,
             ref,
             leaving=goal.power is Power.ABSENT,
+            resting=goal.power in (Power.STOPPED, Power.SHELVED),
             warn=lambda text: self._send(Log, level="warning", message=text),
         )
         self._guard = guard
@@ -126,7 +124,7 @@ class Reconciler:
         self._left_out = LeftOut(goal.power, lambda text: self._send(Log, level="warning", message=text))
         self._failures: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
-        self._wakes: dict[str, tuple[int, float]] = {}
+        self._wakes = Wakes()
         self._pictures: dict[str, tuple[str, str]] = {}
         self._last_plan: tuple[object, object] = ((), ())
         self._deadline = self._quiet_since = float("inf")
@@ -220,9 +218,10 @@ class Reconciler:
             ),
             doubted=MappingProxyType({uuid: since for (uuid, _), since in self._doubted.items()}),
             spent=self._spent,
-            asleep=self._asleep(),
+            asleep=self._wakes.asleep(self._clock.now()),
             heard=self._view.heard,
             began=self._began,
+            zones=self._view.zones() if needs_zones(self._goal, observed) else (),
             claim_settle=self._goal.claim_settle + lag if lag else 0.0,
         )
         return plan(goal, self._left_out.rest(observed), self._ref, now)
@@ -285,8 +284,9 @@ class Reconciler:
         if error is None:
             self._changed = True
             self._failures.pop(key, None)
-            if action.verb in _WAKES:
-                self._woke(action)
+            if action.verb in WAKES:
+                self._not_before[key] = self._wakes.woke(action.uuids[0], self._clock.now())
+            self._left_out.accepted(action, self._clock.now())
             return True
         if isinstance(error, (TemporaryError, ConflictError)):
             count = self._failures[key] = self._failures.get(key, 0) + 1
@@ -304,23 +304,14 @@ class Reconciler:
             return False
         if isinstance(error, CloudError) and self._left_out.takes(action, error):
             self._left_out.add(action, error)
+            if action.failed:
+                self._given_up[action.names[0]] = stays_in_the_way(action, error)
             return False
         if isinstance(error, CloudError) and action.verb is Verb.START and key not in self._failures:
             # Once: the next look shows it in ERROR, and it is judged like any other machine in ERROR.
             self._failures[key] = retry.MAX_ATTEMPTS
             return False
         raise error
-
-    def _woke(self, action: Action) -> None:
-        """A cloud without room for a machine takes the call and does nothing: it is asked again, but ever later."""
-        uuid = action.uuids[0]
-        count = self._wakes.get(uuid, (0, 0.0))[0] + 1
-        until = self._clock.now() + _WAKE_PAUSE * count
-        self._wakes[uuid], self._not_before[_key(action)] = (count, until), until
-
-    def _asleep(self) -> frozenset[str]:
-        now = self._clock.now()
-        return frozenset(u for u, (count, until) in self._wakes.items() if count >= _WAKE_TRIES and until <= now)
 
     def _resting(self, action: Action) -> bool:
         return action.verb is Verb.DRAIN and self._goal.power is not Power.RUNNING

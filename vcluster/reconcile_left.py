@@ -1,4 +1,8 @@
-"""What a run goes on without because the cloud refuses it: a locked address must not keep machines running."""
+"""What a run goes on without because the cloud refuses it: a locked address must not keep machines running.
+
+A volume is the one thing that nothing else depends on, and the one that hangs most: while Cinder makes or deletes it,
+it cannot be deleted, and that can be for ever. So it is tried for some minutes, and then all else is done without it.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,24 @@ from dataclasses import replace
 
 from vcluster.actions import Action, Power, Verb
 from vcluster.errors import CloudError, ConflictError, PermanentError
-from vcluster.model import Observed, Role
+from vcluster.model import Observed, PartKind, Role
 
-__all__ = ["LeftOut"]
+__all__ = ["LeftOut", "stays_in_the_way"]
 
 STOP_TRIES, DELETE_TRIES = 3, 6
 """How often what is in use is tried before it is left out."""
+
+VOLUME_TRIES = 9
+"""The same for a volume, which makes some three minutes: as long as a large image takes on its way into one."""
+
+VOLUME_STAYS = 600.0
+"""Seconds for which a volume may be on its way out; a disk that is wiped takes its time."""
 
 _DELETES = frozenset({Verb.DELETE_MACHINE, Verb.DELETE_PORTS, Verb.DELETE_PART, Verb.DELETE_NETWORK})
 
 
 class LeftOut:
-    """What one run goes on without. A cluster that is brought up goes on without nothing.
+    """What one run goes on without. A cluster that is brought up misses nothing but volumes that never were ready.
 
     Args:
         warn: takes a sentence for the person who watches.
@@ -28,6 +38,7 @@ class LeftOut:
         self._power, self._warn = power, warn
         self._refused: dict[str, CloudError] = {}
         self._singly = False
+        self._asked: dict[str, float] = {}
 
     def takes(self, action: Action, error: BaseException | None, count: int = 100) -> bool:
         """Whether the run goes on without this.
@@ -39,6 +50,9 @@ class LeftOut:
         if self._power is Power.STOPPED and worker:
             again = isinstance(error, ConflictError) and count < STOP_TRIES
             return isinstance(error, (PermanentError, ConflictError)) and not again
+        if self._spares(action):
+            permanent = isinstance(error, PermanentError) and self._power is not Power.RUNNING
+            return permanent or (isinstance(error, ConflictError) and count >= VOLUME_TRIES)
         if self._power is not Power.ABSENT or action.verb not in _DELETES:
             return False
         # What is in use may be in use by what is left; if nothing is, it will be free sooner or later.
@@ -51,8 +65,28 @@ class LeftOut:
             self._singly = True  # one of many is: only calls for one each tell which
             return
         self._refused[action.uuids[0]] = error
-        did = "is not stopped" if action.verb is Verb.STOP else "cannot be deleted, all else goes"
+        did = "cannot be deleted, all else goes" if self._power is Power.ABSENT else "cannot be deleted and stays"
+        did = "is not stopped" if action.verb is Verb.STOP else did
         self._warn(f"{action.kind} {action.subject} {did}: {error.message}")
+
+    def accepted(self, action: Action, now: float) -> None:
+        """Go on without a volume that the cloud has said long ago will go.
+
+        Args:
+            action: one that the cloud took; it is the same again while what it is for stays.
+            now: by the loop's clock, in seconds.
+        """
+        if self._spares(action) and now - self._asked.setdefault(action.uuids[0], now) > VOLUME_STAYS:
+            self.add(action, ConflictError(f"it was told to go {VOLUME_STAYS:.0f} s ago, and stays"))
+
+    def _spares(self, action: Action) -> bool:
+        """Whether it is a volume that this run can go on without. One that was used may hold files: whoever brings a
+        cluster up must not take it for a new one later.
+        """
+        part = action.old
+        if action.verb is not Verb.DELETE_PART or part is None or part.kind is not PartKind.VOLUME:
+            return False
+        return self._power is not Power.RUNNING or not (part.ready or action.destroys_data)
 
     def rest(self, observed: Observed) -> Observed:
         """The same picture without that, and without the ports and volumes that machines among it hold."""
@@ -98,3 +132,17 @@ def _singly(action: Action) -> Iterator[Action]:
         return
     for name, uuid in zip(action.names, action.uuids, strict=True):
         yield replace(action, names=(name,), uuids=(uuid,))
+
+
+def stays_in_the_way(action: Action, error: CloudError) -> PermanentError:
+    """Why a place gets no machine whose volume failed and cannot be deleted: another one might be a second that hangs.
+
+    Args:
+        action: that was to delete the volume.
+        error: why it cannot be.
+    """
+    (uuid,) = action.uuids
+    return PermanentError(
+        f"its volume: {action.why}, and cannot be deleted: {error.message}",
+        remedy=f"the cloud's operator can free volume {uuid}; then run the same command again",
+    )

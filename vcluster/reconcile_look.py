@@ -12,8 +12,9 @@ from enum import IntEnum
 
 from vcluster.actions import Action, Plan, Verb, Wave
 from vcluster.clouds.base import Cloud
+from vcluster.errors import CloudError, TemporaryError
 from vcluster.ledger import Ledger
-from vcluster.model import ClusterRef, Health, Machine, MachineState, Observed, Role
+from vcluster.model import ClusterRef, Health, Machine, MachineState, Observed, PartKind, Role
 from vcluster.plan import own
 from vcluster.stacks.base import Control
 
@@ -93,7 +94,7 @@ def suffices(look: Look, plan: Plan, *, leaving: bool) -> bool:
 
 
 def doubts(observed: Observed, ref: ClusterRef) -> set[tuple[str, str]]:
-    """What does not prove itself, by uuid: machines, and the ports of a head that is not there.
+    """What does not prove itself, by uuid: machines, volumes in the making, and the ports of a head that is not there.
 
     With each goes whether it is in ERROR or on its way out, which begins a time of its own.
     """
@@ -103,6 +104,7 @@ def doubts(observed: Observed, ref: ClusterRef) -> set[tuple[str, str]]:
         for m in observed.machines
         if m.state in own_time or observed.health.get(m.name) not in _PROVED
     }
+    found |= {(p.uuid, "") for p in observed.parts if p.kind is PartKind.VOLUME and not (p.ready or p.fault)}
     if observed.head is None:
         found |= {(port.uuid, "") for port in observed.ports if port.tag == ref.tag(Role.HEAD)}
     return found
@@ -141,6 +143,7 @@ class View:
         self._listed = Observed()
         self._health: Mapping[str, Health] = {}
         self._whole_at = float("-inf")
+        self._zones: tuple[str, ...] | None = None
         self.began = 0.0
         self.heard = False
 
@@ -154,6 +157,17 @@ class View:
     def stale(self) -> bool:
         """Whether everything was not looked at for long."""
         return self._clock() - self._whole_at >= WHOLE_EVERY
+
+    def zones(self) -> tuple[str, ...]:
+        """The cloud's availability zones, asked for once; without an answer a plan does without."""
+        if self._zones is None:
+            try:
+                self._zones = tuple(self._cloud.zones())
+            except TemporaryError:
+                return ()
+            except CloudError:
+                self._zones = ()
+        return self._zones
 
     def take(self, observed: Observed, began: float) -> bool:
         """Take somebody else's look at everything as one's own first; whether it is young enough for that."""

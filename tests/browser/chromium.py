@@ -82,12 +82,16 @@ def trusting(launch: Launch, ca: str, home: Path) -> Iterator[Browser]:
 
 
 @contextmanager
-def window(browser: Browser, patience: float = 60.0) -> Iterator[Page]:
+def window(browser: Browser, patience: float = PATIENCE) -> Iterator[Page]:
     """A window of somebody who was never here.
 
     Args:
         patience: seconds for one step.
     """
+    from playwright.sync_api import expect
+
+    # Its own five seconds are less than a busy machine may take for a page.
+    expect.set_options(timeout=patience * 1000)
     context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
     context.set_default_timeout(patience * 1000)
     yield context.new_page()
@@ -151,7 +155,7 @@ def run_cell(page: Page, code: str, patience: float = PATIENCE) -> str:
     return output.inner_text()
 
 
-def log_out(page: Page, url: str, patience: float = 60.0) -> None:
+def log_out(page: Page, url: str, patience: float = PATIENCE) -> None:
     """Stop the server and leave."""
     from playwright.sync_api import expect
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Browser, Error, Page, expect
 
-from tests.browser.chromium import WHERE, log_in, log_out, new_notebook, run_cell
+from tests.browser.chromium import WHERE, log_in, log_out, new_notebook, run_cell, window
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def test_a_student_works_and_logs_out(hub_bed: Bed, page: Page, shot: Shot) -> N
     expect(page.locator("#password_input")).to_be_visible()
     shot("1-login")
     log_in(page, hub_bed.url, "student-001", hub_bed.passwords()["class"])
-    page.wait_for_url(re.compile(r"/user/student-001/lab"), timeout=180_000)
+    page.wait_for_url(re.compile(r"/user/student-001/lab"), timeout=300_000)
     new_notebook(page)
     shot("2-lab")
     host, job, shared = json.loads(run_cell(page, WHERE))
@@ -72,17 +72,16 @@ def test_a_browser_that_does_not_know_the_authority_warns(
 def test_the_teacher_sees_a_students_server_and_stops_it(
     hub_bed: Bed, trusting: Browser, page: Page, shot: Shot
 ) -> None:
-    student = trusting.new_context().new_page()
-    log_in(student, hub_bed.url, "student-003", hub_bed.passwords()["class"])
-    student.wait_for_url(re.compile(r"/user/student-003/lab"), timeout=180_000)
-    log_in(page, hub_bed.url, "teacher", hub_bed.passwords()["admin"])
-    page.goto(f"{hub_bed.url}hub/admin")
-    row = page.get_by_role("row").filter(has_text="student-003")
-    stop = row.get_by_role("button", name="Stop Server")
-    expect(stop).to_be_visible()
-    shot("1-admin")
-    stop.click()
-    expect(row.get_by_role("button", name="Start Server")).to_be_visible()
-    shot("2-stopped")
-    assert "student-003" not in [user for _, user, state, _ in hub_bed.jobs() if state == "RUNNING"]
-    student.context.close()
+    with window(trusting) as student:
+        log_in(student, hub_bed.url, "student-003", hub_bed.passwords()["class"])
+        student.wait_for_url(re.compile(r"/user/student-003/lab"), timeout=300_000)
+        log_in(page, hub_bed.url, "teacher", hub_bed.passwords()["admin"])
+        page.goto(f"{hub_bed.url}hub/admin")
+        row = page.get_by_role("row").filter(has_text="student-003")
+        stop = row.get_by_role("button", name="Stop Server")
+        expect(stop).to_be_visible()
+        shot("1-admin")
+        stop.click()
+        expect(row.get_by_role("button", name="Start Server")).to_be_visible()
+        shot("2-stopped")
+        assert "student-003" not in [user for _, user, state, _ in hub_bed.jobs() if state == "RUNNING"]

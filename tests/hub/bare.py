@@ -103,7 +103,7 @@ class Bare:
             files[f"/etc/systemd/system/{name}.service"] = (text.encode(), 0o644)
         return files
 
-    def _wait(self, seconds: float = 60.0) -> None:
+    def _wait(self, seconds: float = 300.0) -> None:
         assert self._machine is not None
         end = time.monotonic() + seconds
         ask = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8000/hub/api/').read().decode())"

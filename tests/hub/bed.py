@@ -272,7 +272,7 @@ class Bed:
 
     def _configure(self, name: str) -> None:
         machine = self.machines[name]
-        done = machine.run(CONFIGURE, check=False, timeout=300)
+        done = machine.run(CONFIGURE, check=False, timeout=900)
         if done.returncode:
             log = machine.run("tail", "-n", "40", "/var/log/vcluster-configure.log", check=False).stdout
             raise RuntimeError(f"{name} could not be configured: {done.stdout}{done.stderr}\n{log}")
@@ -293,7 +293,7 @@ class Bed:
         with self.hub() as hub:
             self.ca = hub.front(self.url)[0].ca
 
-    def _wait(self, what: str, look: Callable[[], bool], seconds: float = 120.0) -> None:
+    def _wait(self, what: str, look: Callable[[], bool], seconds: float = 300.0) -> None:
         end = time.monotonic() + seconds
         while not look():
             if time.monotonic() > end:

@@ -80,7 +80,7 @@ class Machine:
         self.boots += 1
         cable, plug = f"m-{self.name[-9:]}", f"p{self.boots}-{self.name[-9:]}"
         # It waits a moment for a worker that was just killed: the kernel takes a cable away after its network.
-        self._ip(f"link add {cable} type veth peer name {plug}", patience=5.0)
+        self._ip(f"link add {cable} type veth peer name {plug}", patience=60.0)
         self._ip(f"link set {cable} master br0 up")
         log = self.folder / "boot.log"
         boot = ["sh", INSIDE / "boot.sh", self.folder, tree, shared, self.name, f"{self.address}/16"]
@@ -112,7 +112,7 @@ class Machine:
         return [*inside, "env", "-i", path, "LANG=C.UTF-8", "HOME=/root", *words]
 
     def run(
-        self, *words: str, stdin: str = "", check: bool = True, timeout: float = 120.0
+        self, *words: str, stdin: str = "", check: bool = True, timeout: float = 300.0
     ) -> subprocess.CompletedProcess[str]:
         """Run a program on it as root.
 
@@ -161,7 +161,7 @@ class Machine:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return int(children[0]) if children else 0
 
-    def _wait_for(self, look: object, seconds: float = 20.0) -> int:
+    def _wait_for(self, look: object, seconds: float = 120.0) -> int:
         assert callable(look)
         assert self.process is not None
         end = time.monotonic() + seconds

@@ -33,14 +33,14 @@ class Person(_User):
             cells = Cells(socket, session, self.account.name)
 
             def run(code: str) -> asyncio.Future[str]:
-                return asyncio.ensure_future(cells.run(code, 120.0))
+                return asyncio.ensure_future(cells.run(code, 300.0))
 
             yield run
 
 
 @asynccontextmanager
 async def person(
-    url: str, ca: str, name: str, password: str, patience: float = 180.0, *, profile: str = ""
+    url: str, ca: str, name: str, password: str, patience: float = 300.0, *, profile: str = ""
 ) -> AsyncIterator[Person]:
     """Somebody whose browser is open; what was started is the test's to stop.
 
@@ -73,7 +73,7 @@ class Door(Protocol):
 
 
 @asynccontextmanager
-async def student(door: Door, name: str, patience: float = 180.0, *, profile: str = "") -> AsyncIterator[Person]:
+async def student(door: Door, name: str, patience: float = 300.0, *, profile: str = "") -> AsyncIterator[Person]:
     """A student with a server and a kernel; stopped at the end, whatever happened meanwhile."""
     async with person(door.url, door.ca, name, door.passwords()["class"], patience, profile=profile) as one:
         try:
@@ -83,7 +83,7 @@ async def student(door: Door, name: str, patience: float = 180.0, *, profile: st
             await one.leave()
 
 
-async def until(what: str, look: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
+async def until(what: str, look: Callable[[], Awaitable[bool]], seconds: float = 300.0) -> None:
     """Return once it is so; what fails on the way is asked again."""
     end = time.monotonic() + seconds
     while True:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import base64
 import contextlib
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from openstack.exceptions import BadRequestException
 
 from tests.lab.layout import free_ports
 
 if TYPE_CHECKING:
+    from tests.lab.clouds import ApplicationCredential
     from tests.lab.lab import LabClient
 
 
@@ -108,7 +113,31 @@ def no_keystone_there(stage: Stage) -> Iterator[None]:
 @contextlib.contextmanager
 def credential_taken_back(stage: Stage) -> Iterator[None]:
     credential = stage.lab.application_credential("demo", name="taken-back")
-    stage.demo.identity.delete_application_credential(stage.demo.current_user_id, credential.id)
+    _take_away(stage, credential)
+    _log_in_with(stage, credential)
+    yield
+
+
+@contextlib.contextmanager
+def credential_that_ended(stage: Stage) -> Iterator[None]:
+    """Keystone makes none whose end is past, so a moment is waited for; a longer one where it is busy."""
+    for seconds in (3, 30, 300):
+        end = datetime.now(UTC) + timedelta(seconds=seconds)
+        try:
+            told = end.strftime("%Y-%m-%dT%H:%M:%S.%f")
+            credential = stage.lab.application_credential("demo", name="ended", expires_at=told)
+        except BadRequestException:
+            continue
+        break
+    _log_in_with(stage, credential)
+    time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds()) + 0.1)
+    try:
+        yield
+    finally:
+        _take_away(stage, credential)
+
+
+def _log_in_with(stage: Stage, credential: ApplicationCredential) -> None:
     stage.entry.clear()
     stage.entry.update(
         auth_type="v3applicationcredential",
@@ -119,7 +148,10 @@ def credential_taken_back(stage: Stage) -> Iterator[None]:
             "application_credential_secret": credential.secret,
         },
     )
-    yield
+
+
+def _take_away(stage: Stage, credential: ApplicationCredential) -> None:
+    stage.demo.identity.delete_application_credential(stage.demo.current_user_id, credential.id)
 
 
 @contextlib.contextmanager
@@ -194,6 +226,27 @@ def an_address_in_use(stage: Stage) -> Iterator[Mapping[str, Any]]:
         network.remove_interface_from_router(router, subnet=subnet.id)
         network.delete_router(router.id)
         network.delete_network(inner.id)
+
+
+@contextlib.contextmanager
+def a_pool_used_up(stage: Stage, left: int) -> Iterator[str]:
+    """Another external network, of whose addresses a colleague has all but so many; its name."""
+    operator = stage.lab.connection("admin").network
+    colleague = stage.lab.connection("colleague").network
+    dry = operator.create_network(name="dry", is_router_external=True)
+    operator.create_subnet(
+        network_id=dry.id,
+        ip_version=4,
+        cidr="127.101.0.0/24",
+        allocation_pools=[{"start": "127.101.0.10", "end": f"127.101.0.{10 + left}"}],
+        is_dhcp_enabled=False,
+    )
+    taken = colleague.create_ip(floating_network_id=dry.id)
+    try:
+        yield dry.name
+    finally:
+        colleague.delete_ip(taken.id)
+        operator.delete_network(dry.id)
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ FLAVOR, IMAGE = "m3.tiny", "debian-12"
 USER_DATA = "#cloud-config\nhostname: test\n"
 
 
-def until(done: Callable[[], Any], what: str, timeout: float = 120.0) -> Any:
+def until(done: Callable[[], Any], what: str, timeout: float = 300.0) -> Any:
     """Ask until the answer is true."""
     deadline = time.monotonic() + timeout
     while not (value := done()):

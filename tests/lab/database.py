@@ -53,7 +53,7 @@ def install(lab: Layout) -> None:
     )
 
 
-def start(lab: Layout, processes: Processes, timeout: float = 60.0) -> None:
+def start(lab: Layout, processes: Processes, timeout: float = 300.0) -> None:
     """Start the server and wait until it answers.
 
     Raises:

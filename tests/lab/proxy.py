@@ -151,7 +151,7 @@ class FaultProxy:
         with self._lock:
             self._shut = False
 
-    def settle(self, seconds: float = 60.0) -> None:
+    def settle(self, seconds: float = 300.0) -> None:
         """Wait until no request is under way, for example those that a killed client left behind.
 
         Raises:

@@ -11,7 +11,7 @@ from tests.lab.identity import keystone
 if TYPE_CHECKING:
     from openstack.connection import Connection
 
-__all__ = ["difference", "snapshot", "text"]
+__all__ = ["Snapshot", "difference", "snapshot", "text"]
 
 Snapshot = dict[str, dict[str, dict[str, Any]]]
 

@@ -17,12 +17,14 @@ from tests.lab.bad_settings import (
     Stage,
     a_network_without_a_router,
     a_network_without_a_subnet,
+    a_pool_used_up,
     a_reader,
     a_strangers_network,
     a_tiny_network,
     an_address_in_use,
     an_image_that_is_not_ready,
     credential_taken_back,
+    credential_that_ended,
     crowd,
     entry,
     forbidden,
@@ -38,7 +40,7 @@ from vcluster.cli import main
 if TYPE_CHECKING:
     from tests.lab.lab import LabClient
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 USAGE, CLOUD, QUOTA = 2, 1, 3
 
@@ -95,6 +97,7 @@ TABLE = (
     Situation("nobody at auth_url", CLOUD, ("no answer",), setting=nobody_there),
     Situation("no Keystone at auth_url", CLOUD, ("auth_url",), setting=no_keystone_there),
     Situation("a credential taken back", CLOUD, REFUSED, setting=credential_taken_back),
+    Situation("a credential that has ended", CLOUD, REFUSED, setting=credential_that_ended),
     Situation("a role that only reads", CLOUD, ("may not", "member"), setting=a_reader),
     # What the spec names
     Situation("no such flavor", USAGE, ("spec.yaml:", "m3.smal", "m3.small"), {"head": {"flavor": "m3.smal"}}),
@@ -216,14 +219,7 @@ def test_what_a_policy_forbids_is_told_and_what_was_made_goes(
 ) -> None:
     """Nobody may read a policy: it shows when it refuses."""
     before = what_is_there(lab)
-    for name in [n for n in lab.cloud_env() if n.startswith("OS_")]:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(lab.clouds_yaml))
-    spec = tmp_path / "spec.yaml"
-    flavor = {"flavor": "m3.tiny"}
-    spec.write_text(
-        json.dumps({"name": "bad", "cloud": "demo", "image": "debian-12", "head": flavor, "workers": [flavor]})
-    )
+    spec = small_spec(lab, tmp_path, monkeypatch)
     with forbidden(*policy.split())(Stage(lab, tmp_path, {})):
         code = main(["up", str(spec), "--yes"])
     said = capsys.readouterr().err
@@ -231,6 +227,42 @@ def test_what_a_policy_forbids_is_told_and_what_was_made_goes(
     assert "may not" in said
     assert main(["down", str(spec), "--yes"]) == 0
     assert what_is_there(lab) == before
+
+
+@pytest.mark.parametrize("left", [0, 1], ids=["none for the router", "none after the router"])
+def test_an_empty_pool_of_addresses_is_told_and_what_was_made_is_found_again(
+    left: int,
+    lab: LabClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nobody but the operator may count the addresses that are left: it shows when one is asked for."""
+    with a_pool_used_up(Stage(lab, tmp_path, {}), left) as name:
+        before = what_is_there(lab)
+        spec = small_spec(lab, tmp_path, monkeypatch, external_network=name)
+        code = main(["up", str(spec), "--yes"])
+        said = capsys.readouterr().err
+        assert code == QUOTA, said
+        for words in ("No more IP addresses", "pool of addresses is empty", "name another"):
+            assert words in said
+        assert what_is_there(lab) != before, "what was made is kept, for the next run"
+        for command, words in ((["list"], "bad (leftovers)"), (["status", "bad"], "bad on demo: pending")):
+            assert main([*command, "--cloud", "demo"]) == 0
+            assert words in capsys.readouterr().out
+        assert main(["down", str(spec), "--yes"]) == 0
+        assert what_is_there(lab) == before
+
+
+def small_spec(lab: LabClient, folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Path:
+    """The file of a good spec, and a log-in for the commands that take it."""
+    for name in [n for n in lab.cloud_env() if n.startswith("OS_")]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(lab.clouds_yaml))
+    spec, flavor = folder / "spec.yaml", {"flavor": "m3.tiny"}
+    data = {"name": "bad", "cloud": "demo", "image": "debian-12", "head": flavor, "workers": [flavor]}
+    spec.write_text(json.dumps(data | more))
+    return spec
 
 
 def test_there_are_enough_of_them() -> None:

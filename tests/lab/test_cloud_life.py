@@ -166,7 +166,7 @@ def test_a_shelved_heads_volume_stays_when_asked_to(bed: Bed, cloud: OpenStackCl
     until(lambda: connection.compute.get_server(head.uuid).status == "SHELVED_OFFLOADED", "the shelf")
     seen = cloud.observe(ref)
     assert [p.used_by for p in seen.parts if p.kind is PartKind.VOLUME] == [""]  # else this shows nothing
-    planned = plan_absent(Goal(Power.ABSENT, keep_volumes=True), seen).actions
+    planned = plan_absent(Goal(Power.ABSENT, keep_volumes=True), seen, 0.0).actions
     (keep,) = (action for action in planned if action.verb is Verb.KEEP_VOLUMES)
     cloud.keep_volumes(ref, keep.kept)
     small.down()

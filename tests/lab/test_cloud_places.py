@@ -15,7 +15,7 @@ import yaml
 from tests.lab.cloud_bed import Bed, Small
 from tests.lab.lab import LabClient
 from vcluster.clouds.openstack import OpenStackCloud
-from vcluster.errors import PermanentError, QuotaError, UsageError
+from vcluster.errors import PermanentError, QuotaError, TemporaryError, UsageError
 from vcluster.model import Layout, Observed, PartKind, Wishes
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
@@ -192,7 +192,7 @@ print(cloud.place, ref.id, len(cloud.observe(ref).machines))
 
 def show(name: str, env: dict[str, str]) -> str:
     words = [sys.executable, "-W", "ignore", "-c", SHOW, name]
-    return subprocess.run(words, env=env, capture_output=True, text=True, check=True, timeout=120).stdout
+    return subprocess.run(words, env=env, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
 def test_ways_to_log_in(lab: LabClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_ways_to_log_in(lab: LabClient, tmp_path: Path, monkeypatch: pytest.Monk
     rc.write_text(lab.openrc("demo"))
     script = f". {shlex.quote(str(rc))} && exec {shlex.join([sys.executable, '-W', 'ignore', '-c', SHOW, 'openstack'])}"
     clean = lab.clean_env()
-    by_rc = subprocess.run(["sh", "-c", script], env=clean, capture_output=True, text=True, check=True, timeout=120)
+    by_rc = subprocess.run(["sh", "-c", script], env=clean, capture_output=True, text=True, check=True, timeout=300)
     for unrestricted in (False, True):
         name = f"vcluster-test-{unrestricted}-{tmp_path.name}"
         credential = lab.application_credential("demo", name=name, unrestricted=unrestricted)
@@ -249,6 +249,12 @@ def test_ways_that_do_not(bed: Bed, lab: LabClient, tmp_path: Path, monkeypatch:
         with pytest.raises(PermanentError, match=word) as caught:
             OpenStackCloud.connect(name).ref("demo")
         assert bed.word not in caught.value.message.replace(f"cloud-{bed.word}", "").replace(f"alice-{bed.word}", "")
+    # Nobody listens there: that may pass, so it is tried for a while, and then told with what to look at.
+    with pytest.raises(TemporaryError, match="no answer") as silent:
+        OpenStackCloud.connect("wrong-port").ref("demo")
+    assert "http://127.0.0.1:9/v3" in silent.value.remedy
+    assert "`wrong-port`" in silent.value.remedy
+    assert bed.word not in silent.value.message + silent.value.remedy
     with pytest.raises(UsageError) as unknown:
         OpenStackCloud.connect("wrong-pasword")
     assert "`wrong-password`" in unknown.value.remedy

@@ -74,7 +74,7 @@ def test_a_head_shelves_its_own_cluster_and_nobody_elses(bed: Bed, tmp_path: Pat
     file = program(tmp_path, bed, small, seen.head.uuid, credential)
 
     def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=False, timeout=300)
 
     now = cloud.now()
     cloud.annotate(small.ref, {NOTE_EXPIRES: f"{now + 3600:.0f}"})

@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
-MINUTE = 60.0
 
-
-def until(done: Callable[[], Any], what: str, timeout: float = MINUTE) -> Any:
+def until(done: Callable[[], Any], what: str, timeout: float = 300.0) -> Any:
     deadline = time.monotonic() + timeout
     while True:
         value = done()

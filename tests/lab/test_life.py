@@ -148,6 +148,20 @@ def test_a_quota_that_is_too_small(bed: Bed, people: People) -> None:
     demo.down()
 
 
+def test_a_worker_without_a_host_is_made_anew_in_another_zone(bed: Bed, lab: LabClient, people: People) -> None:
+    demo = people.cluster(ClusterSpec.from_yaml(SPEC))
+    lab.fail_servers("demo-cpu-1", "no-valid-host", "There are not enough hosts available.", times=1)
+    try:
+        made = demo.up().status
+    finally:
+        lab.fail_no_servers()
+    assert (made.state, len(made.machines)) == ("ready", 4)
+    zones = {server.name: server.availability_zone for server in bed.connection().compute.servers()}
+    assert zones == {"demo-head": "nova", "demo-cpu-1": "zone-b", "demo-cpu-2": "nova", "demo-cpu-3": "nova"}
+    assert demo.plan().empty
+    demo.down()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [

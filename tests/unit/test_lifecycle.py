@@ -12,7 +12,7 @@ from vcluster import Cluster, ClusterSpec, clusters
 from vcluster.actions import NOTE_READY
 from vcluster.clouds.memory import MemoryCloud
 from vcluster.errors import CancelledError, UsageError
-from vcluster.events import Event, Log, StepStarted
+from vcluster.events import Event, Log, StepFinished, StepStarted
 
 __all__ = ["cloud", "home"]
 
@@ -63,6 +63,22 @@ def test_without_a_head_there_is_nothing_to_shelve(home: Path, cloud: MemoryClou
         demo.shelve()
     with pytest.raises(UsageError, match="demo has no head"):
         demo.unshelve()
+
+
+@pytest.mark.parametrize("call", ["shelve", "stop"])
+def test_what_goes_down_is_not_put_to_rest_and_goes_on_going_down(home: Path, cloud: MemoryCloud, call: str) -> None:
+    cluster(home, cloud).up()
+    called: list[Event] = []
+
+    def somebody(event: Event) -> None:
+        if isinstance(event, StepFinished) and not called:
+            called.append(event)
+            with pytest.raises(CancelledError, match="demo is left alone: it is being taken down"):
+                getattr(cluster(home, cloud, "demo"), call)()
+
+    cluster(home, cloud, on_event=somebody).down()
+    assert called
+    assert cloud.resources() == []
 
 
 @pytest.mark.parametrize("call", ["shelve", "unshelve", "stop", "start"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from openstack_kit import OTHER, REF, FakeCloud, cloud, fake, server
 
 from vcluster.actions import Goal, Power, Verb
-from vcluster.clouds.openstack import OpenStackCloud, marks
+from vcluster.clouds.openstack import OpenStackCloud, marks, stale
 from vcluster.errors import ConflictError, PermanentError, TemporaryError
 from vcluster.model import Flavor, MachineState, Observed, Part, PartKind, Role, Wishes
 from vcluster.plan_absent import plan_absent
@@ -33,7 +35,7 @@ def shelved(fake: FakeCloud, *volumes: str) -> None:
 
 def kept_by(seen: Any) -> tuple[Part, ...]:
     """The volumes that `down --keep-volumes` keeps first."""
-    planned = plan_absent(Goal(Power.ABSENT, keep_volumes=True), seen).actions
+    planned = plan_absent(Goal(Power.ABSENT, keep_volumes=True), seen, 0.0).actions
     (action,) = (a for a in planned if a.verb is Verb.KEEP_VOLUMES)
     return action.kept
 
@@ -87,9 +89,9 @@ def test_a_volume_counts_as_kept_only_when_no_server_takes_it_along(
 # Not listed is not gone -----------------------------------------------------------------------------------------
 
 
-def held_port(device: str, number: int = 1) -> dict[str, Any]:
+def held_port(device: str, number: int = 1, **more: Any) -> dict[str, Any]:
     port = {"id": f"p{number}", "name": "demo-head.abc", "network_id": "n1", "device_id": device}
-    return port | {"description": REF.tag(Role.HEAD)}
+    return port | {"description": REF.tag(Role.HEAD)} | more
 
 
 @pytest.fixture
@@ -137,6 +139,60 @@ def test_a_dead_cell_is_asked_about_once_however_many_servers_it_has(fake: FakeC
     with pytest.raises(TemporaryError):
         cloud.observe(REF)
     assert {r.path.rpartition("/")[2] for r in fake.asked("GET", "/servers/s")} == {"s1"}
+
+
+# A port that names a server that is gone ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gone(unlisted: FakeCloud, monkeypatch: pytest.MonkeyPatch) -> FakeCloud:
+    """Nova says that there is no such server, and each look is forty seconds after the one before."""
+    times = count(0.0, 40.0)
+    monkeypatch.setattr(stale, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    unlisted.nova("GET", "/servers/s1", status_code=404)
+    unlisted.neutron("GET", "/ports/p1", json={"port": held_port("s1", revision_number=7)})
+    unlisted.neutron("PUT", "/ports/p1", json={"port": held_port("")})
+    return unlisted
+
+
+def devices(cloud: OpenStackCloud, looks: int) -> list[str]:
+    return [cloud.observe(REF).ports[0].device for _ in range(looks)]
+
+
+def test_a_port_that_names_a_server_that_is_gone_is_freed_after_a_while(gone: FakeCloud, cloud: OpenStackCloud) -> None:
+    assert devices(cloud, 3) == ["s1", "s1", ""]
+    (put,) = gone.asked("PUT", "/ports/p1")
+    assert put.json() == {"port": {"device_id": "", "device_owner": ""}}
+    assert put.headers["If-Match"] == "revision_number=7"
+
+
+@pytest.mark.parametrize("answer", [{"json": {"server": server()}}, {"json": {"server": server(OTHER)}}])
+def test_a_port_whose_server_comes_back_is_watched_anew(
+    gone: FakeCloud, cloud: OpenStackCloud, answer: dict[str, Any]
+) -> None:
+    no = {"status_code": 404}
+    gone.nova("GET", "/servers/s1", no, no, answer, no, no)
+    assert devices(cloud, 5) == ["s1"] * 5
+    assert gone.asked("PUT") == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"device_id": "s2"}, {"device_id": ""}, {"description": OTHER.tag(Role.HEAD)}, {"description": "Alice's printer"}],
+)
+def test_a_port_that_is_no_more_as_it_was_is_left_alone(
+    gone: FakeCloud, cloud: OpenStackCloud, told: dict[str, Any]
+) -> None:
+    gone.neutron("GET", "/ports/p1", json={"port": held_port("s1") | told})
+    assert devices(cloud, 3) == ["s1"] * 3
+    assert gone.asked("PUT") == []
+
+
+@pytest.mark.parametrize("status", [403, 412])
+def test_who_may_not_free_a_port_sees_it_all_the_same(gone: FakeCloud, cloud: OpenStackCloud, status: int) -> None:
+    gone.neutron("PUT", "/ports/p1", status_code=status)
+    assert devices(cloud, 4) == ["s1"] * 4
+    assert len(gone.asked("PUT")) == 2
 
 
 # Clouds that have less ------------------------------------------------------------------------------------------

@@ -370,6 +370,25 @@ def test_what_is_done_already_is_no_error(fake: FakeCloud, cloud: OpenStackCloud
         cloud.start_machine(REF, "s1")
 
 
+@pytest.mark.parametrize(("status", "word"), [("SUSPENDED", "resume"), ("PAUSED", "unpause")])
+def test_a_machine_that_somebody_put_to_sleep_is_woken(
+    fake: FakeCloud, cloud: OpenStackCloud, status: str, word: str
+) -> None:
+    """By a dashboard's buttons. It counts as off: `stop` is content, `start` and `up` wake it, and nothing boots."""
+    said = {"conflictingRequest": {"code": 409, "message": f"Cannot 'start' instance: it is {status.lower()}"}}
+    refused = {"status_code": 409, "json": said}
+    fake.nova("GET", "/servers/s1", json={"server": server(status=status)})
+    fake.nova("POST", "/servers/s1/action", refused, refused, {"status_code": 202})
+    cloud.stop_machine(REF, "s1")
+    cloud.start_machine(REF, "s1")
+    assert [list(r.json()) for r in fake.asked("POST", "/action")] == [["os-stop"], ["os-start"], [word]]
+    assert cloud._known.told("s1") == 0
+    fake.nova("GET", "/servers/s1", json={"server": server(status="RESCUE")})
+    fake.nova("POST", "/servers/s1/action", **refused)
+    with pytest.raises(ConflictError, match="Cannot 'start'"):
+        cloud.start_machine(REF, "s1")
+
+
 def test_small_words(fake: FakeCloud, cloud: OpenStackCloud) -> None:
     assert cloud.name == "js2"
     assert cloud.place == f"project BIO210042 ({PROJECT}), region RegionOne, as alice, by cloud `js2`"

@@ -50,6 +50,7 @@ TABLE: list[tuple[str, int, str, type[CloudError], str]] = [
     ("request time-out", 408, "", TemporaryError, "408"),
     ("in use", 409, neutron("NetworkInUse", "Unable to complete operation on network 1."), ConflictError, "Unable to complete"),
     ("port in use", 409, nova("conflictingRequest", "Port 1 is still in use.", 409), ConflictError, "still in use"),
+    ("changed since", 412, neutron("RevisionNumberConstraintFailed", "Constrained to 5, but current revision is 6"), ConflictError, "revision is 6"),
     ("a port that went", 400, nova("badRequest", "Port 4f11 could not be found."), ConflictError, "4f11"),
     ("a port that went, in nova's other words", 400, nova("badRequest", "Port id 4f11 could not be found."), ConflictError, "4f11"),
     ("a volume that went", 400, nova("badRequest", "Block Device Mapping is Invalid: failed to get volume 77."), ConflictError, "77"),

@@ -217,3 +217,17 @@ def test_leftovers_are_clusters_as_well(fake: FakeCloud, cloud: OpenStackCloud) 
     assert other.flavors == (("m3.tiny", MachineState.SHELVED),)
     assert (old.ref.name, old.ref.creator, old.headless, old.claimed) == ("old", "", True, 1795348800.0)
     assert old.ref.owns("vcluster/0123456789/network")
+
+
+def test_zones_that_are_available_are_told_and_asked_for_once(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    told = [{"zoneName": n, "zoneState": {"available": n != "dark"}} for n in ("nova", "dark", "b")] + [
+        {"zoneName": "c"}
+    ]
+    fake.nova("GET", "/os-availability-zone", json={"availabilityZoneInfo": told})
+    assert [cloud.zones(), cloud.zones()] == [["b", "c", "nova"]] * 2
+    assert len(fake.asked("GET", "/os-availability-zone")) == 1
+
+
+def test_a_cloud_that_tells_no_zones_has_none(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    fake.nova("GET", "/os-availability-zone", status_code=403)
+    assert cloud.zones() == []

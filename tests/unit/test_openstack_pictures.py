@@ -138,7 +138,12 @@ def test_notes_that_neutron_would_not_take(key: str, value: str) -> None:
         ("SHELVED", "shelving_offloading", MachineState.SHELVED),
         ("SHELVED_OFFLOADED", None, MachineState.SHELVED),
         ("SHELVED_OFFLOADED", "spawning", MachineState.BUILD),
-        ("PAUSED", None, MachineState.UNKNOWN),
+        ("PAUSED", None, MachineState.SHUTOFF),
+        ("PAUSED", "unpausing", MachineState.BUILD),
+        ("SUSPENDED", None, MachineState.SHUTOFF),
+        ("SUSPENDED", "resuming", MachineState.BUILD),
+        ("ACTIVE", "suspending", MachineState.ACTIVE),
+        ("RESCUE", None, MachineState.UNKNOWN),
         ("SOMETHING_NEW", None, MachineState.UNKNOWN),
         ("DELETED", None, None),
         ("SOFT_DELETED", None, None),
@@ -173,6 +178,13 @@ def test_a_fault_is_told_and_a_boot_counts_from_when_it_was_told() -> None:
     )
     assert machine is not None
     assert (machine.fault, machine.started) == ("No valid host was found.", 1795348900.0)
+
+
+@pytest.mark.parametrize("status", ["SUSPENDED", "PAUSED"])
+def test_a_machine_that_somebody_put_to_sleep_says_so(status: str) -> None:
+    machine = pictures.machine(REF, server(status=status), {})
+    assert machine is not None
+    assert (machine.state, machine.fault) == (MachineState.SHUTOFF, f"somebody {status.lower()} it")
 
 
 @pytest.mark.parametrize(
@@ -218,6 +230,7 @@ def test_volumes() -> None:
     fresh = pictures.volume(REF, volume(status="downloading"))
     assert fresh is not None
     assert (fresh.name, fresh.ready, fresh.fault, fresh.kept) == ("cpu-1", False, "", False)
+    assert fresh.status == "downloading"  # for people, when it stays so
     faulty = pictures.volume(REF, volume(status="error"))
     assert faulty is not None
     assert (faulty.ready, faulty.fault) == (False, "Cinder says error")
@@ -239,6 +252,23 @@ def test_an_address_lent_to_the_head_is_kept() -> None:
     own = pictures.floating_ip(REF, {"id": "f", "description": REF.tag(PartKind.FLOATING_IP), "port_id": None}, {})
     assert own is not None
     assert (own.kept, own.ready) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("owner", "ready"),
+    [
+        ("network:router_interface", True),
+        ("network:ha_router_replicated_interface", True),
+        ("network:router_interface_distributed", True),
+        ("network:router_gateway", False),
+        ("", False),
+    ],
+)
+def test_a_leg_is_on_its_router_whatever_kind_of_router_that_is(owner: str, ready: bool) -> None:
+    told = {"id": "g", "description": REF.tag(PartKind.GATEWAY), "device_owner": owner, "device_id": "r1"}
+    leg = pictures.gateway(REF, told)
+    assert leg is not None
+    assert (leg.ready, leg.used_by) == (ready, "r1")
 
 
 # Small things ---------------------------------------------------------------------------------------------------

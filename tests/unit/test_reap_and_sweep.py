@@ -10,7 +10,7 @@ from lifecycle_kit import DAY, HOUR, cloud, cluster, dora, home, left_over, spec
 from vcluster import Cluster, clusters, reap, sweep
 from vcluster.clouds.memory import MemoryCloud
 from vcluster.errors import CancelledError
-from vcluster.events import Done, Event, PlanMade
+from vcluster.events import Done, Event, Log, PlanMade, StepFinished
 from vcluster.expiry import NOTE_REAPED
 from vcluster.sweeper import Leftovers
 
@@ -150,6 +150,70 @@ def test_a_head_in_error_does_not_live_for_ever(home: Path, cloud: MemoryCloud) 
     cloud.clock.sleep(DAY + 60)
     assert [each.act for each in reap(cloud=cloud, home=home)] == ["delete"]
     assert cloud.resources() == []
+
+
+def test_the_reaper_leaves_what_goes_down_to_the_one_who_takes_it_down(home: Path, cloud: MemoryCloud) -> None:
+    cluster(home, cloud, spec(expires="8h")).up()
+    cloud.clock.sleep(9 * HOUR)
+    seen: list[Event] = []
+    called: list[Event] = []
+    reaped: list[object] = []
+
+    def cron(event: Event) -> None:
+        if isinstance(event, StepFinished) and not called:
+            called.append(event)
+            reaped.append(reap(cloud=cloud, home=home, on_event=seen.append))
+
+    cluster(home, cloud, "demo", on_event=cron).down()
+    assert reaped == [()]
+    said = [event.message for event in seen if isinstance(event, Log)]
+    assert said == ["demo has expired, and is left alone: it is being taken down"]
+    assert cloud.resources() == []
+
+
+def test_a_down_that_is_called_while_the_reaper_waits_stops_no_other_cluster_from_being_reaped(
+    home: Path, cloud: MemoryCloud
+) -> None:
+    for name in ("demo", "other"):
+        cluster(home, cloud, spec(name=name, expires="8h")).up()
+    cloud.clock.sleep(9 * HOUR)
+    cloud.occupy("cpu-1", 2 * HOUR)
+    called: list[Event] = []
+
+    def person(event: Event) -> None:
+        if isinstance(event, PlanMade) and event.waiting and not called:
+            called.append(event)
+            cluster(home, cloud, event.cluster).down()
+
+    done = reap(cloud=cloud, home=home, wait_jobs=4 * HOUR, on_event=person)
+    (left,) = {"demo", "other"} - {event.cluster for event in called}
+    assert [(each.ref.name, each.act, each.error) for each in done] == [(left, "shelve", "")]
+
+
+def test_a_down_that_died_before_it_deleted_anything_does_not_keep_a_cluster_on(home: Path, cloud: MemoryCloud) -> None:
+    """Nor is it deleted for it: `down` may have been asked to keep the homes, which nobody knows any more."""
+    demo = cluster(home, cloud, spec(expires="8h", grace_period="2d"))
+    demo.up()
+    cloud.clock.sleep(9 * HOUR)
+    cloud.annotate(demo.ref, {"leaving": f"down-1234@{cloud.now():.0f}"})
+    assert reap(cloud=cloud, home=home) == ()
+    assert demo.status().state == "ready"
+    cloud.clock.sleep(2 * HOUR)
+    assert [(each.act, each.done) for each in reap(cloud=cloud, home=home)] == [("shelve", True)]
+    assert [each.act for each in reap(cloud=cloud, home=home)] == ["wait"]
+    demo.down()
+    assert cloud.resources() == []
+
+
+def test_a_head_that_is_on_its_way_out_is_left_to_down(home: Path, cloud: MemoryCloud) -> None:
+    demo = cluster(home, cloud, spec(expires="8h"))
+    demo.up()
+    cloud.annotate(demo.ref, {"leaving": f"down-1234@{cloud.now():.0f}"})
+    cloud.clock.sleep(9 * HOUR)
+    (entry,) = [e for e in cloud.entries(demo.ref) if e.machine.name == "head"]
+    entry.gone_at = 1e12
+    assert reap(cloud=cloud, home=home) == ()
+    assert len(cloud.entries(demo.ref)) == 3
 
 
 def test_the_reaper_leaves_colleagues_alone(home: Path, cloud: MemoryCloud) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from vcluster.clouds.memory import Fault, FaultScript, MemoryCloud
 from vcluster.errors import CancelledError, ConflictError, PermanentError, TemporaryError
-from vcluster.model import Network, Observed
-from vcluster.turn import Turn
+from vcluster.model import Machine, MachineState, Network, Observed, Role
+from vcluster.turn import OvertakenError, Turn, going_down
 
 THERE = (Network("n", "t", "10.0.0.0/24"),)
 
@@ -19,11 +19,11 @@ def saying(word: str) -> Observed:
 class Desk:
     """A cluster on which words are written."""
 
-    def __init__(self, *, leaving: bool, faults: FaultScript | None = None) -> None:
+    def __init__(self, *, leaving: bool = False, resting: bool = False, faults: FaultScript | None = None) -> None:
         self.cloud = MemoryCloud(faults=faults or FaultScript())
         self.ref = self.cloud.ref("demo")
         self.said: list[str] = []
-        self.turn = Turn(self.cloud, self.ref, leaving=leaving, warn=self.said.append)
+        self.turn = Turn(self.cloud, self.ref, leaving=leaving, resting=resting, warn=self.said.append)
 
     @property
     def word(self) -> str:
@@ -117,3 +117,44 @@ def test_what_a_command_met_before_its_run_it_remembers() -> None:
     desk.turn.check(saying(""), act=False)
     with pytest.raises(CancelledError, match="taken down meanwhile"):
         desk.turn.check(Observed())
+
+
+# Putting to rest ----------------------------------------------------------------------------------------------------
+
+
+def with_head(word: str, state: MachineState = MachineState.ACTIVE) -> Observed:
+    head = Machine("m", "t", "head", Role.HEAD, "head", state, "small", "p", "10.0.0.2")
+    return Observed(networks=THERE, machines=(head,), notes={"leaving": word})
+
+
+def test_down_says_when_it_was_called() -> None:
+    desk = Desk(leaving=True)
+    desk.turn.check(saying(""))
+    assert float(desk.word.rpartition("@")[2]) == desk.cloud.now()
+
+
+def test_who_puts_to_rest_leaves_alone_what_goes_down_and_writes_nothing() -> None:
+    desk = Desk(resting=True)
+    word = f"down-1234@{desk.cloud.now() - 120:.0f}"
+    with pytest.raises(OvertakenError, match="demo is left alone: it is being taken down: `down` was called 2m ago"):
+        desk.turn.check(with_head(word))
+    desk = Desk(resting=True)
+    desk.turn.check(with_head(""))
+    with pytest.raises(OvertakenError, match="`vcluster down demo` was called meanwhile"):
+        desk.turn.check(with_head("down-new"))
+    assert desk.cloud.calls.get("annotate") is None
+
+
+def test_a_down_that_died_keeps_nobody_from_putting_to_rest_what_it_left_whole() -> None:
+    desk = Desk(resting=True)
+    now = desk.cloud.now()
+    old = f"down-1234@{now - 7200:.0f}"
+    desk.turn.check(with_head(old))
+    with pytest.raises(OvertakenError, match="was called meanwhile"):
+        desk.turn.check(with_head(f"down-5678@{now:.0f}"))
+    assert desk.cloud.calls.get("annotate") is None
+    assert going_down(with_head(old, MachineState.DELETING), now)  # there is nothing left to put to rest
+    assert going_down(saying(old), now)
+    assert going_down(with_head("down-5"), now)  # who knows when
+    assert not going_down(with_head("up-5"), now)
+    assert not going_down(with_head(""), now)

@@ -16,7 +16,7 @@ from tests.hub.drills import head_reboots, hub_is_killed, proxy_is_killed, worke
 pytestmark = [pytest.mark.vm, pytest.mark.drill, pytest.mark.timeout(3600)]
 
 PATIENCE = 15 * MINUTE
-"""A power cut is noticed by slurmctld after SlurmdTimeout, five minutes, where nobody tells it."""
+"""Seconds; a worker's power cut is noticed by slurmctld itself, and a head boots on a busy computer."""
 
 
 def test_a_hub_that_is_killed_cuts_nobody_off(workshop: Workshop) -> None:

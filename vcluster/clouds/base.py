@@ -106,6 +106,13 @@ class Cloud(Protocol):
         """Whether a machine may have a size of its own, in the place of a flavor's."""
         ...
 
+    def zones(self) -> Sequence[str]:
+        """Availability zones in which a machine may be made now, in an order that stays; empty where there are none.
+
+        Asked only when the cloud had no host for a machine that named no zone.
+        """
+        ...
+
     @property
     def guarded(self) -> tuple[str, ...]:
         """Addresses that, inside a machine, only root may reach: the metadata service, the host's own loopback."""

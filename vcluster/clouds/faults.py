@@ -19,6 +19,7 @@ class Trouble(StrEnum):
     DIES = "dies"
     NEVER_READY = "never ready"
     MISCONFIGURED = "its configuration fails"
+    NO_HOST = "No valid host was found. There are not enough hosts available."
     NO_QUOTA = "Quota exceeded for cores: Requested 1, but already used 10 of 10 cores"
 
 
@@ -49,7 +50,9 @@ class FaultScript:
         subjects: (call, machine name) to fault, each time: a permanent one.
         machines: machine name to trouble and the seconds after its creation, each time it is made.
         volumes: volume name to how many volumes of that name will never be ready.
+        hanging: volume name to how many of that name are in the making for ever, and cannot be deleted.
         once: like ``machines``, but only for the first machine of that name.
+        full: availability zones that have no host for any machine; the empty name is that of machines that name none.
         rate: share of calls (0 to 1) that fail for a passing reason, half of them after the act.
         machine_rate: share of new machines that get into trouble once.
         seed: of the random numbers behind the rates.
@@ -60,6 +63,8 @@ class FaultScript:
     machines: dict[str, tuple[Trouble, float]] = field(default_factory=dict)
     once: dict[str, tuple[Trouble, float]] = field(default_factory=dict)
     volumes: dict[str, int] = field(default_factory=dict)
+    hanging: dict[str, int] = field(default_factory=dict)
+    full: set[str] = field(default_factory=set)
     rate: float = 0.0
     machine_rate: float = 0.0
     seed: int = 0
@@ -77,8 +82,10 @@ class FaultScript:
             return Fault(lost=error) if self._random.random() < 0.5 else Fault(error=error)
         return Fault()
 
-    def machine(self, name: str) -> tuple[Trouble, float]:
+    def machine(self, name: str, zone: str = "") -> tuple[Trouble, float]:
         """What befalls a new machine, and how many seconds after its creation."""
+        if zone in self.full:
+            return Trouble.NO_HOST, 1.0
         if trouble := self.machines.get(name):
             return trouble
         if name in self._troubled:
@@ -94,9 +101,11 @@ class FaultScript:
 
     def volume(self, name: str) -> bool:
         """Whether a new volume will never be ready."""
-        left = self.volumes.get(name, 0)
-        self.volumes[name] = max(0, left - 1)
-        return left > 0
+        return _one_of(self.volumes, name)
+
+    def hangs(self, name: str) -> bool:
+        """Whether a new volume will be in the making for ever."""
+        return _one_of(self.hanging, name)
 
     @staticmethod
     def quota(what: str = "machines") -> Fault:
@@ -107,3 +116,10 @@ class FaultScript:
     def permanent(why: str = "scripted refusal") -> Fault:
         """A fault that will come again."""
         return Fault(error=PermanentError(why))
+
+
+def _one_of(left: dict[str, int], name: str) -> bool:
+    """Whether one of so many is left; it is then used up."""
+    count = left.get(name, 0)
+    left[name] = max(0, count - 1)
+    return count > 0

@@ -76,6 +76,11 @@ class MemoryCloud(MemoryProject):
         """Every image is there."""
         return request.source or "memory-image"
 
+    def zones(self) -> Sequence[str]:
+        """What ``zone_names`` says."""
+        with self.call("zones"):
+            return self.zone_names
+
     def check_room(self, ref: ClusterRef, flavors: Sequence[Flavor]) -> None:
         """Compare with ``quota``."""
         self._check_room(len(flavors))
@@ -270,7 +275,7 @@ class MemoryCloud(MemoryProject):
                 web=Endpoint("127.0.0.1", 20443) if request.web else None,
                 host_key=request.host_key,
             )
-            trouble, after = self.faults.machine(request.name)
+            trouble, after = self.faults.machine(request.name, request.zone)
             self.store.machines[machine.uuid] = Entry(
                 machine,
                 ref.id,

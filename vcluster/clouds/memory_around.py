@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vcluster.chosen import chosen_network, chosen_part, chosen_ports
-from vcluster.clouds.memory_store import Listed, Store, shown
+from vcluster.clouds.memory_store import FOREVER, Listed, Store, shown
 from vcluster.errors import ConflictError, PermanentError, QuotaError
 from vcluster.model import (
     Allowance,
@@ -100,6 +100,8 @@ class Around:
             ready = bool(user)
         elif part.kind is PartKind.VOLUME:
             user = self._machine_with(part.uuid, told=True)
+            word = "error" if part.fault else "creating" if not ready else "in-use" if user else "available"
+            return replace(part, ready=ready, used_by=user, status=word)
         elif part.kind is PartKind.SECURITY_GROUP:
             user = self._in_group(part.uuid)
         subnet = self._store.parts.get(listed.subnet)
@@ -147,7 +149,8 @@ class Around:
             fault = "scripted: it fails" if self._cloud.faults.volume(request.name) else ""
             part = Part(self._store.uuid(), request.tag, PartKind.VOLUME, request.name, fault=fault)
             listed = self._keep(ref, part, "")
-            listed.ready_at = self._cloud.now() + self._cloud.volume_time
+            hangs = self._cloud.faults.hangs(request.name)
+            listed.ready_at = FOREVER if hangs else self._cloud.now() + self._cloud.volume_time
             return self.picture(listed)
 
     def _keep(self, ref: ClusterRef, part: Part, link: str) -> Listed[Part]:
@@ -225,6 +228,8 @@ class Around:
             self._check_mine(ref, listed)
             if listed.thing.kept:
                 raise PermanentError(f"volume {part.name} is kept")
+            if (now := self.picture(listed)).status == "creating":
+                raise ConflictError(f"delete volume {now.uuid}: it is creating")
             if user := self.user_of(listed):
                 raise ConflictError(f"{part.kind} {part.name} is in use by {user}")
             del self._store.parts[part.uuid]

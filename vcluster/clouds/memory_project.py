@@ -31,6 +31,7 @@ class MemoryProject:
         quota: how many machines the project may have; -1 means no limit.
         limits: how much of other resources, by the names of :class:`vcluster.model.Allowance`.
         parts: whether a cluster needs security groups, a router and so on, as on an OpenStack.
+        zone_names: its availability zones.
         there: with ``parts``, a network that was there before, for all to use.
         after_effect: called after every single side effect with its number; may raise to simulate a crash.
         before_call: called before every call with its name, outside of the lock; may wait.
@@ -49,6 +50,7 @@ class MemoryProject:
     quota: int = -1
     limits: dict[str, int] = field(default_factory=dict)
     parts: bool = False
+    zone_names: tuple[str, ...] = ()
     there: Network | None = None
     guarded: tuple[str, ...] = ("169.254.169.254",)
     creator: str = "me"
@@ -121,7 +123,7 @@ class MemoryProject:
             fault = self.faults.call(name, number, subject)
             fault.before()
             yield
-            if name not in ("observe", "observe machines", "clusters", "allowances"):
+            if name not in ("observe", "observe machines", "clusters", "allowances", "zones"):
                 self._effects += 1
                 if self.after_effect is not None:
                     self.after_effect(self._effects)

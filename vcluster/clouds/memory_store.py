@@ -60,7 +60,9 @@ class Entry:
         state, fault = self.machine.state, self.machine.fault
         if self.gone_at != FOREVER:
             state = MachineState.DELETING
-        elif self.trouble in (Trouble.ERROR, Trouble.DIES, Trouble.NO_QUOTA) and self.trouble_at <= now:
+        elif (
+            self.trouble in (Trouble.ERROR, Trouble.DIES, Trouble.NO_QUOTA, Trouble.NO_HOST) and self.trouble_at <= now
+        ):
             state, fault = MachineState.ERROR, f"scripted: {self.trouble}"
         elif state is MachineState.BUILD and self.active_at <= now:
             state = MachineState.ACTIVE

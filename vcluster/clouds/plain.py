@@ -19,6 +19,10 @@ class PlainCloud:
     def check_user_data(self, user_data: str) -> None:
         """Any size: a disk of its own holds it."""
 
+    def zones(self) -> Sequence[str]:
+        """There is one place."""
+        return ()
+
     def allowances(self) -> Mapping[str, Allowance]:
         """No quota."""
         return {}

@@ -30,7 +30,7 @@ from nova.objects import host_mapping
 from nova.scheduler import rpcapi as scheduler_rpcapi
 
 
-def wait_for(url, timeout=120):
+def wait_for(url, timeout=300):
     """Until it answers, with whatever status."""
     deadline = time.monotonic() + timeout
     while True:

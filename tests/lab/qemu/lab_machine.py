@@ -24,7 +24,7 @@ from vcluster.model import Role
 
 __all__ = ["Card", "Image", "Machine", "Size"]
 
-_PATIENCE = 90.0
+_PATIENCE = 300.0
 _GRACE = 180.0
 """Seconds for a guest to power off; in emulation, beside others that boot, it takes its time."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["MonitorError", "execute", "human", "wait_ready"]
 
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
 
 
 class MonitorError(RuntimeError):

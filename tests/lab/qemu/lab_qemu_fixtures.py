@@ -45,5 +45,5 @@ def qemu_lab(vm_home: Path) -> Iterator[LabClient]:
         yield mine
         mine.check()
         before = machine_processes(mine.root)
-    psutil.wait_procs([psutil.Process(pid) for pid in before if psutil.pid_exists(pid)], timeout=30)
+    psutil.wait_procs([psutil.Process(pid) for pid in before if psutil.pid_exists(pid)], timeout=120)
     assert not machine_processes(mine.root)

@@ -24,7 +24,7 @@ from lab_monitor import MonitorError
 __all__ = ["Segment", "router_argv"]
 
 _LOG = logging.getLogger("nova.virt.lab_qemu")
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 """Seconds for a process to answer; two busy processors can be slow."""
 
 

@@ -40,7 +40,7 @@ def keeper(ended: list[Child]) -> Iterator[Keeper]:
 def gone(*pids: int) -> bool:
     """Whether all have ended, given some time for it."""
     processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    _, alive = psutil.wait_procs(processes, timeout=30)
+    _, alive = psutil.wait_procs(processes, timeout=120)
     return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -58,7 +58,7 @@ def test_all_ends_when_one_is_killed(tmp_path: Path, victim: str) -> None:
         assert psutil.Process(child).name() == "sleep"
         os.kill(owner.pid if victim == "owner" else keeper, signal.SIGKILL)
         if victim == "owner":
-            owner.wait(30)
+            owner.wait(120)
         assert gone(keeper, child)
     finally:
         owner.kill()
@@ -81,7 +81,7 @@ def test_close_ends_every_child(tmp_path: Path, ended: list[Child]) -> None:
 
 def test_child_that_ends_by_itself_is_told_of(keeper: Keeper, tmp_path: Path, ended: list[Child]) -> None:
     child = keeper.start("short", ["sh", "-c", "echo said; echo more >&2"], tmp_path / "log")
-    assert child.gone.wait(30)
+    assert child.gone.wait(120)
     assert not child.alive
     assert not child.wanted
     child.end(grace=1.0)  # no error

@@ -57,7 +57,7 @@ def segment() -> Iterator[Segment]:
 
 def listens(address: str, port: int) -> bool:
     with contextlib.closing(socket.socket()) as probe:
-        probe.settimeout(10)
+        probe.settimeout(60)
         return probe.connect_ex((address, port)) == 0
 
 

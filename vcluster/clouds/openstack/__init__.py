@@ -11,8 +11,10 @@
     networks.py   the networks, subnets and routers that are there before a cluster
     layout.py     what a cluster needs around its machines
     observe.py    one listing per kind
+    stale.py      ports freed of servers that are gone
     create.py     network, ports, machines, volumes
     parts.py      subnet, router, gateway, groups, floating IP
+    addresses.py  floating IPs that are there, and who holds them
     delete.py, power.py, notes.py, clusters.py
     known.py      what this process saw and did itself
     cloud.py      the protocol of vcluster.clouds.base

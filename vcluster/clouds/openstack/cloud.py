@@ -113,6 +113,9 @@ class OpenStackCloud:
             raise CancelledError("interrupted while looking for the image")
         return self._lookups.image(request)
 
+    def zones(self) -> Sequence[str]:
+        return self._lookups.zones()
+
     def check_room(self, ref: ClusterRef, flavors: Sequence[Flavor]) -> None:
         self._lookups.check_room(flavors)
 
@@ -195,6 +198,7 @@ class OpenStackCloud:
         self._remover.part(ref, part)
 
     def close(self) -> None:
-        """Close the connections; requests that are under way end first."""
+        """Close the connections; requests that are under way end first, waits between two tries at once."""
+        self._services.stop()
         self._pool.shutdown(cancel_futures=True)
         self._services.close()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from vcluster.clouds.openstack import errors
 from vcluster.clouds.openstack.rest import TIMEOUT, Clock, Service, repeated
-from vcluster.errors import CloudError, PermanentError, UsageError, VclusterError
+from vcluster.errors import CancelledError, CloudError, PermanentError, UsageError, VclusterError
 
 if TYPE_CHECKING:
     from keystoneauth1.access import AccessInfo
@@ -86,7 +86,8 @@ class Services:
         self._connection = connection
         self._entry = entry
         self._cloud = cloud
-        self._sleep: Callable[[float], None] = time.sleep
+        self._stopped = threading.Event()
+        self._sleep: Callable[[float], None] = self._pause
         self._lock = threading.Lock()
         self._identity: Identity | None = None
         self._volumes: bool | None = None
@@ -104,10 +105,10 @@ class Services:
             with making:
                 return make()
 
-        self.compute = Service("Nova", partial(guarded, proxies["compute"]), self.clock, COMPUTE_VERSION)
-        self.network = Service("Neutron", partial(guarded, proxies["network"]), self.clock)
-        self.image = Service("Glance", partial(guarded, proxies["image"]), self.clock)
-        self.volume = Service("Cinder", partial(guarded, proxies["block_storage"]), self.clock)
+        self.compute = Service("Nova", partial(guarded, proxies["compute"]), self.clock, COMPUTE_VERSION, self._pause)
+        self.network = Service("Neutron", partial(guarded, proxies["network"]), self.clock, sleep=self._pause)
+        self.image = Service("Glance", partial(guarded, proxies["image"]), self.clock, sleep=self._pause)
+        self.volume = Service("Cinder", partial(guarded, proxies["block_storage"]), self.clock, sleep=self._pause)
 
     @property
     def identity(self) -> Identity:
@@ -128,6 +129,14 @@ class Services:
         if self._volumes is None:
             self._volumes = self._has("block-storage")
         return self._volumes
+
+    def stop(self) -> None:
+        """End every wait between two tries, now and from now on."""
+        self._stopped.set()
+
+    def _pause(self, seconds: float) -> None:
+        if self._stopped.wait(seconds):
+            raise CancelledError("interrupted while the cloud asked to be left alone")
 
     def close(self) -> None:
         """Close the connections."""

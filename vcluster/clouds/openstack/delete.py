@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 
 from vcluster.clouds.openstack import marks, pictures
+from vcluster.clouds.openstack.addresses import Addresses
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.known import Known
 from vcluster.clouds.openstack.observe import server_groups
@@ -23,7 +24,6 @@ _PATHS: Mapping[PartKind, tuple[str, str]] = {
     PartKind.ROUTER: ("/routers", "router"),
     PartKind.GATEWAY: ("/ports", "port"),
     PartKind.SECURITY_GROUP: ("/security-groups", "security_group"),
-    PartKind.FLOATING_IP: ("/floatingips", "floatingip"),
 }
 
 
@@ -40,6 +40,7 @@ class Remover:
         self._services = services
         self._known = known
         self._pool = pool
+        self._addresses = Addresses(services, known)
 
     def machine(self, ref: ClusterRef, uuid: str) -> None:
         if self._known.is_own(ref, uuid) or self.is_own_server(ref, uuid):
@@ -75,6 +76,8 @@ class Remover:
                 self._services.compute.delete(f"/os-server-groups/{part.uuid}", doing="delete server group")
         elif part.kind is PartKind.GATEWAY and part.used_by:
             self._detach(ref, part)
+        elif part.kind is PartKind.FLOATING_IP:
+            self._addresses.delete(ref, part.uuid)
         else:
             self._one(ref, part.uuid, *_PATHS[part.kind])
 

@@ -151,7 +151,7 @@ def from_answer(  # noqa: PLR0911 (a table, as a chain of conditions)
         return TemporaryError(text, delay=delay)
     if status in (400, 403, 409, 413) and (_QUOTA.search(said) or status == 413):
         return QuotaError(text, remedy=_MORE_ROOM)
-    if status in (400, 404, 409):
+    if status in (400, 404, 409, 412):
         return _refused(status, said, text, reading=reading)
     if _NO_DISK.search(said):
         return PermanentError(text, remedy="this flavor has no disk of its own: set `root_disk` (GiB)")
@@ -177,7 +177,7 @@ def _refused(status: int, said: str, text: str, *, reading: bool) -> CloudError:
         return PermanentError(
             text, remedy="the network needs a router with a gateway to the external network; or set access.public_ip"
         )
-    if status == 409 or _GONE.search(said) or (status == 404 and not reading):
+    if status in (409, 412) or _GONE.search(said) or (status == 404 and not reading):
         return ConflictError(text)
     return PermanentError(text)
 

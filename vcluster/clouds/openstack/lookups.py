@@ -132,9 +132,15 @@ class Lookups:
                 there = ", ".join(sorted(known))  # few, and seldom alike
                 raise PermanentError(f"the cloud has no availability zone {zone!r}", remedy=f"there is {there}")
 
-    def _ask_zones(self) -> frozenset[str]:
+    def zones(self) -> list[str]:
+        """Those of Nova's zones that are available, in the order of their names."""
+        return sorted(name for name, available in self._zones.get().items() if available)
+
+    def _ask_zones(self) -> Mapping[str, bool]:
+        """Which there are, and whether a machine can be made there."""
         told = self._services.compute.get("/os-availability-zone", doing="list Nova's zones", none=NOT_HERE)
-        return frozenset(str(zone["zoneName"]) for zone in told.get("availabilityZoneInfo", []))
+        zones: list[Json] = told.get("availabilityZoneInfo", [])
+        return {str(zone["zoneName"]): bool((zone.get("zoneState") or {}).get("available", True)) for zone in zones}
 
     # Images ----------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,6 @@ __all__ = ["AUTO", "Foreign", "Surroundings", "free_cidr"]
 AUTO = "auto_allocated_network"
 """What Neutron calls the network that it makes for a project that asks (and Jetstream2 has made for each)."""
 
-LEGS = ("network:router_interface", "network:ha_router_replicated_interface", "network:router_interface_distributed")
-
 _OURS = ipaddress.ip_network("10.64.0.0/10")
 """Where our own networks lie: among the private addresses, away from what Docker, k3s and home routers take."""
 
@@ -40,7 +38,7 @@ class Surroundings:
     def ask(cls, services: Services, pool: Executor) -> Surroundings:
         """Four listings at the same time."""
         network = services.network
-        legs = {"device_owner": LEGS, "fields": ("id", "device_id", "network_id", "fixed_ips")}
+        legs = {"device_owner": pictures.LEGS, "fields": ("id", "device_id", "network_id", "fixed_ips")}
         asked = [
             pool.submit(network.listing, "/networks", "networks", doing="list networks"),
             pool.submit(network.listing, "/subnets", "subnets", doing="list subnets"),

@@ -16,6 +16,7 @@ from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.known import Known
 from vcluster.clouds.openstack.networks import Foreign
 from vcluster.clouds.openstack.rest import GONE, NOT_HERE, Json, Params
+from vcluster.clouds.openstack.stale import StalePorts
 from vcluster.model import ClusterRef, Machine, Network, Observed, Part, PartKind, Port, Role
 
 __all__ = ["GROUPS", "Observer", "group_listing", "server_groups", "volumes"]
@@ -39,6 +40,7 @@ class Observer:
         self._known = known
         self._foreign = foreign
         self._pool = pool
+        self._stale = StalePorts(services)
 
     def machines(self, ref: ClusterRef, since: Observed) -> Observed:
         """The machines now; the rest of the picture as it was."""
@@ -93,6 +95,10 @@ class Observer:
         told_ports, told_networks, told_subnets = ports.result(), networks.result(), subnets.result()
         told_addresses, told_groups = addresses.result(), groups.result()
         held = {p.uuid: p for told in told_ports if (p := pictures.port(ref, told)) is not None}
+        told_servers = servers.result()
+        unlisted, gone = self._unlisted(held.values(), {str(told["id"]) for told in told_servers})
+        told_servers += unlisted
+        held = self._stale.freed(ref, held, gone)
         public = {str(a["port_id"]): str(a["floating_ip_address"]) for a in told_addresses if a.get("port_id")}
         public = {uuid: address for uuid, address in public.items() if uuid in held}
         own = _own_networks(ref, told_networks, told_subnets)
@@ -110,8 +116,6 @@ class Observer:
             parts=tuple(part for part in parts if part is not None),
             notes=marks.notes_of(*_carriers(ref, told_groups, told_ports, told_networks)) | self._known.words(ref),
         )
-        listed = servers.result()
-        told_servers = listed + self._unlisted(held.values(), {str(told["id"]) for told in listed})
         picture = replace(picture, machines=self._machines(ref, told_servers, held, public))
         self._known.see(ref, picture, public)
         return picture
@@ -122,8 +126,8 @@ class Observer:
         params = {"tags": marks.server_tag(ref)}
         return self._services.compute.listing("/servers/detail", "servers", doing="list servers", params=params)
 
-    def _unlisted(self, ports: Iterable[Port], listed: Container[str]) -> list[Json]:
-        """Servers that hold a port of the cluster, and no listing shows.
+    def _unlisted(self, ports: Iterable[Port], listed: Container[str]) -> tuple[list[Json], set[str]]:
+        """Servers that hold a port of the cluster, and no listing shows; and those that Nova does not know at all.
 
         Not listed is not gone: Nova leaves the servers of a cell out that does not answer. Asked for one of them, it
         says either 404, or that it cannot tell; then nobody may act as if the server were not there.
@@ -133,10 +137,11 @@ class Observer:
         """
         asked = sorted({port.device for port in ports if port.device and port.device not in listed})
         if not asked:
-            return []
+            return [], set()
         first = self._server(asked[0])  # alone, since a cell that is down is down for all of them
-        found = [first, *self._pool.map(self._server, asked[1:])]
-        return [told["server"] for told in found if told is not None]
+        found = dict(zip(asked, [first, *self._pool.map(self._server, asked[1:])], strict=True))
+        there = [told["server"] for told in found.values() if told is not None]
+        return there, {uuid for uuid, told in found.items() if told is None}
 
     def _server(self, uuid: str) -> Json | None:
         return self._services.compute.find(f"/servers/{quote(uuid, safe='')}", doing=f"look at server {uuid}")

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from vcluster.chosen import chosen_network, chosen_part, chosen_ports
 from vcluster.clouds.openstack import marks, pictures
+from vcluster.clouds.openstack.addresses import Addresses
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.known import Known
 from vcluster.clouds.openstack.rest import Json
@@ -38,6 +39,7 @@ class PartMaker:
     def __init__(self, services: Services, known: Known) -> None:
         self._services = services
         self._known = known
+        self._addresses = Addresses(services, known)
 
     def make(self, ref: ClusterRef, request: PartRequest, observed: Observed) -> Part:
         """Make one, or complete the one that is not ready."""
@@ -132,11 +134,10 @@ class PartMaker:
     def _floating_ip(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
         """Bound to the head's port from the first moment; one that the spec names is only bound."""
         port = _head_port(ref, observed)
-        service, given = self._services.network, request.detail.get("uuid", "")
-        if given or old is not None:
-            uuid = given or (old.uuid if old is not None else "")
-            body: Json = {"floatingip": {"port_id": port.uuid}}
-            told = service.put(f"/floatingips/{uuid}", body, doing="bind the floating IP")["floatingip"]
+        uuid = request.detail.get("uuid", "") or (old.uuid if old is not None else "")
+        if uuid:
+            own = "uuid" not in request.detail
+            told = self._addresses.bind(ref, uuid, port.uuid, own=own)
         else:
             body = {
                 "floatingip": {
@@ -145,7 +146,7 @@ class PartMaker:
                     "description": request.tag,
                 }
             }
-            told = service.post("/floatingips", body, doing="create floating IP")["floatingip"]
+            told = self._services.network.post("/floatingips", body, doing="create floating IP")["floatingip"]
         self._known.lend(port.uuid, str(told["floating_ip_address"]))
         return _made(pictures.floating_ip(ref, told, {port.uuid: port}))
 

@@ -22,7 +22,8 @@ from vcluster.model import (
 )
 
 __all__ = [
-    "ATTACHED",
+    "ASLEEP",
+    "LEGS",
     "floating_ip",
     "gateway",
     "is_open",
@@ -42,8 +43,8 @@ __all__ = [
 
 SSH, HTTPS = 22, 443
 
-ATTACHED = "router_interface"
-"""What the owner of a router's port is called, with what comes before and after it (HA, distributed)."""
+LEGS = ("network:router_interface", "network:ha_router_replicated_interface", "network:router_interface_distributed")
+"""What a port's owner is called that a router holds: a plain one, a highly available one, a distributed one."""
 
 _STATES = {
     "BUILD": MachineState.BUILD,
@@ -55,11 +56,26 @@ _STATES = {
     "PASSWORD": MachineState.ACTIVE,
     "VERIFY_RESIZE": MachineState.ACTIVE,
     "SHUTOFF": MachineState.SHUTOFF,
+    "SUSPENDED": MachineState.SHUTOFF,
+    "PAUSED": MachineState.SHUTOFF,
     "SHELVED": MachineState.SHELVED,
     "SHELVED_OFFLOADED": MachineState.SHELVED,
     "ERROR": MachineState.ERROR,
 }
-_GOES_ON = {"powering-on", "unshelving", "spawning", "networking", "block_device_mapping", "scheduling"}
+ASLEEP = {"SUSPENDED": "resume", "PAUSED": "unpause"}
+"""What a dashboard's buttons bring a server into, and the action that wakes it. It does no work, and holds its place:
+to the planner it is off. It keeps its memory, so that no boot begins when it wakes."""
+
+_GOES_ON = {
+    "powering-on",
+    "unshelving",
+    "resuming",
+    "unpausing",
+    "spawning",
+    "networking",
+    "block_device_mapping",
+    "scheduling",
+}
 _GONE = {"DELETED", "SOFT_DELETED"}
 _VOLUME_READY = {"available", "in-use", "reserved", "attaching", "detaching"}
 
@@ -113,9 +129,14 @@ def machine(ref: ClusterRef, server: Json, ports: Mapping[str, Port], told: floa
         port=held.uuid if held else metadata.get(marks.PORT, ""),
         address=held.address if held else "",
         started=max(moment(server.get("created")), told),
-        fault=str((server.get("fault") or {}).get("message", "")),
+        fault=str((server.get("fault") or {}).get("message", "")) or _asleep(server),
         host_key=metadata.get(marks.HOST_KEY, ""),
     )
+
+
+def _asleep(server: Json) -> str:
+    status = str(server.get("status", "")).upper()
+    return f"somebody {status.lower()} it" if status in ASLEEP else ""
 
 
 def volumes_of(server: Json) -> frozenset[str]:
@@ -211,7 +232,7 @@ def gateway(ref: ClusterRef, told: Json) -> Part | None:
     tag = _tag(ref, told, PartKind.GATEWAY)
     if not tag:
         return None
-    on = ATTACHED in str(told.get("device_owner") or "")
+    on = told.get("device_owner") in LEGS
     return _part(told, tag, PartKind.GATEWAY, ready=on, used_by=str(told.get("device_id") or ""))
 
 
@@ -236,10 +257,13 @@ def server_group(ref: ClusterRef, told: Json) -> Part | None:
 
 
 def floating_ip(ref: ClusterRef, told: Json, ports: Mapping[str, Port]) -> Part | None:
-    """A floating IP of ours, or one that was there before and that a person gave to our head: that one is kept."""
+    """A floating IP of ours, or one that was there before and that a person gave to our head: that one is kept.
+
+    Ours is ready when a port of the cluster holds it: a person may have given it to another machine.
+    """
     tag, held = _tag(ref, told, PartKind.FLOATING_IP), str(told.get("port_id") or "")
     if tag:
-        return _part(told, tag, PartKind.FLOATING_IP, "head", ready=bool(held), used_by=held)
+        return _part(told, tag, PartKind.FLOATING_IP, "head", ready=held in ports, used_by=held)
     if held in ports:
         lent = ref.tag(PartKind.FLOATING_IP)
         part = _part(told, lent, PartKind.FLOATING_IP, "head", used_by=held)
@@ -264,4 +288,5 @@ def volume(ref: ClusterRef, told: Json) -> Part | None:
         used_by=str(attached[0].get("server_id", "")) if attached else "",
         created=moment(told.get("created_at")),
         kept=marks.KEPT in metadata,
+        status=status,
     )

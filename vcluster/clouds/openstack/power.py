@@ -30,7 +30,17 @@ class Switch:
         self._remover = remover
 
     def start(self, ref: ClusterRef, uuid: str) -> None:
-        self._act(ref, uuid, {"os-start": None}, "start", {MachineState.ACTIVE, MachineState.BUILD}, boots=True)
+        done = {MachineState.ACTIVE, MachineState.BUILD}
+        try:
+            self._act(ref, uuid, {"os-start": None}, "start", done, boots=True)
+        except ConflictError:
+            # Nova starts only what is shut off.
+            told = self._services.compute.find(f"/servers/{uuid}", doing=f"look at server {uuid}")
+            word = pictures.ASLEEP.get(str((told or {}).get("server", {}).get("status", "")).upper())
+            if word is None:
+                raise
+            # Nothing boots: what the scheduler proved of this machine is still true of it.
+            self._act(ref, uuid, {word: None}, word, done)
 
     def stop(self, ref: ClusterRef, uuid: str) -> None:
         self._act(ref, uuid, {"os-stop": None}, "stop", {MachineState.SHUTOFF}, task="powering-off")
@@ -51,7 +61,7 @@ class Switch:
             return ""
         body = {"os-getConsoleOutput": {"length": lines}}
         try:
-            told = self._services.compute.post(f"/servers/{uuid}/action", body, doing="read the console")
+            told = self._services.compute.post(f"/servers/{uuid}/action", body, doing="read the console", safe=True)
         except ConflictError:
             return ""  # it is not on any host yet, or is gone
         return str(told.get("output") or "")

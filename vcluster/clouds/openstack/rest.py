@@ -8,7 +8,6 @@ that old clouds work and new ones behave the same.
 from __future__ import annotations
 
 import email.utils
-import math
 import statistics
 import threading
 import time
@@ -52,7 +51,10 @@ TRYING = 60.0
 """Seconds after which no further try begins: a service that answers nobody is told of sooner than one that stumbles."""
 
 PATIENCE = 10.0
-"""Seconds: a longer ``Retry-After`` is the loop's matter, which can be cancelled meanwhile."""
+"""Seconds: a longer ``Retry-After`` to what changes something is the loop's matter, which can be cancelled meanwhile.
+
+What only reads is waited for here as long as it is tried at all: layout, quota, `list` and others have no loop.
+"""
 
 TIMEOUT = 120.0
 """Seconds without a byte until a call counts as unanswered, where clouds.yaml has no ``api_timeout``."""
@@ -96,9 +98,7 @@ class Clock:
             self._ahead = max(one for one in self._heard if one <= middle + AGREE)
 
 
-def repeated(
-    call: Callable[[], T], sleep: Callable[[float], None], *, tries: int = TRIES, until: float = math.inf
-) -> T:
+def repeated(call: Callable[[], T], sleep: Callable[[float], None], *, tries: int = TRIES, until: float) -> T:
     """Run what changes nothing, or may be done twice, again for a while if the cloud is in trouble.
 
     Args:
@@ -114,7 +114,11 @@ def repeated(
         try:
             return call()
         except TemporaryError as error:
-            if done >= tries or error.delay > PATIENCE or time.monotonic() >= until:
+            left = until - time.monotonic()
+            if error.delay > max(left, 0.0):
+                remedy = error.remedy or f"the cloud asks to be left alone that long: try again in {error.delay:.0f} s"
+                raise TemporaryError(error.message, remedy=remedy, delay=error.delay) from error
+            if done >= tries or left <= 0:
                 raise
             sleep(max(error.delay, backoff(done) / 4))
 
@@ -190,31 +194,61 @@ class Service:
 
     # Writes ----------------------------------------------------------------------------------------------------
 
-    def post(self, path: str, body: Json, *, doing: str, microversion: str = "") -> Json:
-        """Make or do something, once: whether a failed call was done is not known here."""
-        return self._once(lambda: self._call("POST", path, doing=doing, body=body, microversion=microversion))
+    def post(self, path: str, body: Json, *, doing: str, microversion: str = "", safe: bool = False) -> Json:
+        """Make or do something, once: whether a failed call was done is not known here.
+
+        Args:
+            safe: it changes nothing, so it is repeated as a read is.
+        """
+        run = self._repeat if safe else self._once
+        return run(lambda: self._call("POST", path, doing=doing, body=body, microversion=microversion))
 
     def put(
-        self, path: str, body: Json | None = None, *, doing: str, microversion: str = "", safe: bool = False
+        self,
+        path: str,
+        body: Json | None = None,
+        *,
+        doing: str,
+        microversion: str = "",
+        safe: bool = False,
+        revision: int | None = None,
     ) -> Json:
-        """Change something, once; or until it is done where ``safe`` says that doing it twice is the same."""
-        run = self._repeat if safe else self._once
-        return run(lambda: self._call("PUT", path, doing=doing, body=body, microversion=microversion))
+        """Change something, once; or until it is done where ``safe`` says that doing it twice is the same.
 
-    def delete(self, path: str, *, doing: str) -> None:
-        """Delete by UUID. That is safe to repeat; what is gone already is as well."""
-        self._repeat(lambda: self._call("DELETE", path, doing=doing, none=GONE))
+        Args:
+            revision: Neutron's ``revision_number`` of the thing as it was seen. One that has changed since is left as
+                it is. None, as from an old Neutron, asks for no such care.
+
+        Raises:
+            ConflictError: it has changed since.
+        """
+        run = self._repeat if safe else self._once
+        return run(
+            lambda: self._call("PUT", path, doing=doing, body=body, microversion=microversion, revision=revision)
+        )
+
+    def delete(self, path: str, *, doing: str, revision: int | None = None) -> None:
+        """Delete by UUID. That is safe to repeat; what is gone already is as well.
+
+        Args:
+            revision: as in :meth:`put`.
+        """
+        self._repeat(lambda: self._call("DELETE", path, doing=doing, none=GONE, revision=revision))
 
     # Inside ----------------------------------------------------------------------------------------------------
 
     def _repeat(self, call: Callable[[], Json]) -> Json:
-        return repeated(lambda: self._once(call), self._sleep, until=time.monotonic() + TRYING)
+        until = time.monotonic() + TRYING
+        return repeated(lambda: self._once(call, until), self._sleep, until=until)
 
-    def _once(self, call: Callable[[], Json]) -> Json:
+    def _once(self, call: Callable[[], Json], until: float | None = None) -> Json:
         """The call, again only where the cloud said that it did nothing: it counts calls, or mistrusts our token.
 
         keystoneauth gets a new token after the first 401. A second one, to a token of this very second, is the
         service's trouble with Keystone more often than ours.
+
+        Args:
+            until: on the monotonic clock: how long the cloud may ask to be left alone; None: for :data:`PATIENCE`.
         """
         tries = 0
         while True:
@@ -222,7 +256,8 @@ class Service:
             try:
                 return call()
             except _NotDoneError as refused:
-                if tries >= NOT_DONE or refused.delay > PATIENCE:
+                patience = PATIENCE if until is None else until - time.monotonic()
+                if tries >= NOT_DONE or refused.delay > patience:
                     raise refused.error from None
                 self._sleep(max(refused.delay, backoff(tries) / 4))
 
@@ -236,7 +271,11 @@ class Service:
         body: Json | None = None,
         microversion: str = "",
         none: Collection[int] = (),
+        revision: int | None = None,
     ) -> Json:
+        headers = {"Accept": "application/json"}
+        if revision is not None:
+            headers["If-Match"] = f"revision_number={revision}"
         try:
             answer = self._adapter().request(
                 path,
@@ -244,7 +283,7 @@ class Service:
                 params=params or None,
                 json=body,
                 microversion=microversion or self._microversion or None,
-                headers={"Accept": "application/json"},
+                headers=headers,
                 raise_exc=False,
                 # Said here, since a profile in clouds.yaml may ask for some, and a POST must not be repeated.
                 connect_retries=0,
