@@ -27,6 +27,7 @@ class PretendedHub:
         self.users: dict[str, dict[str, Any]] = {}
         self.asked: list[tuple[str, str]] = []
         self.busy: dict[str, int] = {}
+        self.broken: set[str] = set()
         self.up = True
         self.port = 0
 
@@ -44,6 +45,8 @@ class PretendedHub:
                 items = [{"name": name, **user} for name, user in self.users.items() if user.get("servers")]
                 following = {"offset": offset + 2} if offset + 2 < len(items) else None
                 return 200, {"items": items[offset : offset + 2], "_pagination": {"next": following}}
+            case ["DELETE", "users", name] if name in self.broken:
+                return 500, {"message": "the server did not stop"}
             case ["DELETE", "users", name]:
                 if self.busy.get(name, 0):
                     self.busy[name] -= 1
@@ -106,7 +109,7 @@ class Head:
         self.write("people.initial.json", {"people": {}, "next_uid": 20001})
         self.write("passwords.initial.json", {"class": "class-word-1", "admin": "a" * 32, "rehearsal": None})
         self.calls = root / "calls"
-        for program in ("scancel", "systemctl", "squeue"):
+        for program in ("pkill", "scancel", "systemctl", "squeue"):
             script = root / "bin" / program
             script.write_text(f'#!/bin/sh\necho "{program} $*" >> {self.calls}\n')
             script.chmod(0o755)

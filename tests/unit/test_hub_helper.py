@@ -28,9 +28,10 @@ def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     loader.exec_module(module)
     write(tmp_path)
     people = {"ann": person(10001), "root": person(0), "odd": person(10009)}
-    (tmp_path / "people.json").write_text(json.dumps({"people": people}))
+    removed = {"gone": person(10003, leaving=True), "recycled": person(10004)}
+    (tmp_path / "people.json").write_text(json.dumps({"people": people, "removed": removed}))
     module.FOLDER = tmp_path
-    uids = {"ann": 10001, "root": 0, "odd": 1000, "stranger": 10002}
+    uids = {"ann": 10001, "root": 0, "odd": 1000, "stranger": 10002, "gone": 10003, "recycled": 10005}
 
     def getpwnam(name: str) -> Any:
         if name not in uids:
@@ -95,6 +96,8 @@ def test_a_job_is_submitted_as_its_user_within_the_profiles_limits(
         {"do": "cancel", "user": "ann", "job": True},
         {"do": "cancel", "user": "ann"},
         {"do": "cancel", "user": "stranger", "job": 7},
+        {"do": "cancel", "user": "recycled", "job": 7},
+        {"do": "submit", "user": "gone", "profile": "small", "environment": {}},
     ],
 )
 def test_what_the_hub_may_not_ask(
@@ -111,6 +114,14 @@ def test_only_a_notebook_is_cancelled_and_as_its_user(
     [(argv, how)] = helper.did
     assert argv == ["scancel", "--quiet", "--name=jupyter-vcluster", "7"]
     assert how["user"] == 10001
+
+
+def test_the_server_of_somebody_who_was_just_removed_can_be_ended(
+    helper: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert asked(helper, monkeypatch, capsys, {"do": "cancel", "user": "gone", "job": 7}) == {}
+    [(_argv, how)] = helper.did
+    assert how["user"] == 10003
 
 
 def test_the_hub_looks_for_what_the_helper_submits_and_asks_for_no_text_of_a_users(tmp_path: Path, helper: Any) -> None:
