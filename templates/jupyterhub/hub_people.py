@@ -22,6 +22,7 @@ FIRST_ADDED = 20001
 EXTRA = ROOT / "var/lib/extrausers"
 SHARED = ROOT / "home/.vcluster/extrausers"
 HASHES = ROOT / "etc/vcluster/secrets/people-shadow.json"
+KEYS = ROOT / "etc/vcluster/keys"
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 RESERVED = "rehearsal"
@@ -295,7 +296,7 @@ def install(known):
     people = known["people"]
     leaving = {name: entry for name, entry in known["removed"].items() if entry.get("leaving")}
     accounts, hashes, problem = {**leaving, **people}, own_hashes(), ""
-    for folder in (EXTRA, SHARED.parent, SHARED):
+    for folder in (EXTRA, SHARED.parent, SHARED, KEYS):
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         folder.chmod(0o755)
     # Homes first: who is known has one.
@@ -313,7 +314,21 @@ def install(known):
     replaced(SHARED / "passwd", passwd_lines(accounts), 0o644)
     for folder in (EXTRA, SHARED):
         replaced(folder / "group", group_lines(accounts), 0o644)
+    for name, entry in {**known["removed"], **people}.items():
+        if entry["kind"] != "user":  # whose keys lie there from the first boot
+            install_keys(name, entry.get("keys") if name in people else None)
     return problem
+
+
+def install_keys(name, keys):
+    """With which keys somebody may log in by SSH: root's file, and none in a home.
+
+    A student who may write that could come back from a notebook to where Slurm holds them to nothing.
+    """
+    if keys:
+        replaced(KEYS / name, "".join(f"{key}\n" for key in keys), 0o644)
+    else:
+        (KEYS / name).unlink(missing_ok=True)
 
 
 def replaced(path, text, mode, group="root"):
@@ -343,10 +358,6 @@ def make_home(name, entry):
         shutil.copytree(skeleton, draft, symlinks=True)
     else:
         draft.mkdir()
-    if entry.get("keys"):
-        (draft / ".ssh").mkdir(mode=0o700, exist_ok=True)
-        (draft / ".ssh/authorized_keys").write_text("".join(f"{key}\n" for key in entry["keys"]), encoding="utf-8")
-        (draft / ".ssh/authorized_keys").chmod(0o600)
     if os.geteuid() == 0:
         for path in (draft, *draft.rglob("*")):
             os.chown(path, entry["uid"], entry["uid"], follow_symlinks=False)

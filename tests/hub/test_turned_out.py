@@ -29,7 +29,9 @@ def _up(bed: Bed) -> bool:
 def test_what_was_left_of_somebody_is_done_by_the_same_command(without_hub: Bed) -> None:
     bed = without_hub
     with bed.hub() as hub:
-        hub.add([NewPerson("leaver")])
+        hub.add([NewPerson("leaver", keys=("ssh-ed25519 AAAA leaver",))])
+    key = "/etc/vcluster/keys/leaver"
+    assert bed.head.run("stat", "-c", "%U %a", key).stdout.split() == ["root", "644"]
 
     async def leave() -> None:
         async with person(bed.url, bed.ca, "leaver", bed.passwords()["class"]) as leaver:
@@ -45,6 +47,7 @@ def test_what_was_left_of_somebody_is_done_by_the_same_command(without_hub: Bed)
     asyncio.run(leave())
     bed._wait("the job to end", lambda: not bed.jobs())
     assert bed.head.run("pgrep", "--uid", "leaver", check=False).stdout == ""
+    assert bed.head.run("test", "-e", key, check=False).returncode == 1
     # Until the Hub has heard of it, for the programs that are told by name.
     assert "notebooks" in bed.head.run("id", "leaver").stdout
     bed.head.run("systemctl", "start", "jupyterhub")

@@ -56,7 +56,10 @@ def test_first_run_makes_accounts_and_homes(head: Head) -> None:
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert (home / ".profile").exists()
     assert not (head.root / "home/alice").exists()
-    assert (home / ".ssh/authorized_keys").read_text() == "ssh-ed25519 AAAA ann\n"
+    keys = head.root / "etc/vcluster/keys"
+    assert (keys / "ann").read_text() == "ssh-ed25519 AAAA ann\n"
+    assert stat.S_IMODE((keys / "ann").stat().st_mode) == 0o644
+    assert [path.name for path in keys.iterdir()] == ["ann"]
     if os.geteuid() == 0:
         assert home.stat().st_uid == (home / ".profile").stat().st_uid == 10001
 

@@ -89,6 +89,33 @@ def test_a_hub_that_says_nothing_is_asked_for_one(head: Head, monkeypatch: pytes
     assert len(accounts(head)) == 40
 
 
+def test_whoever_is_leaving_is_held_to_roots_keys_and_has_none(head: Head) -> None:
+    """In the group notebooks, by which sshd knows whose keys are root's matter."""
+    module = begin(head, ann=student(10001, keys=["ssh-ed25519 AAAA ann"], instructor=True), bob=student(10002))
+    head.hub.up = False
+    module.remove(["ann"])
+    assert extra(head, "group")[:2] == ["notebooks:*:2500:ann,bob", "instructors:*:2501:"]
+    assert not (head.root / "etc/vcluster/keys/ann").exists()
+
+
+def test_keys_change_with_the_list_and_go_with_their_owner(head: Head) -> None:
+    keys = head.root / "etc/vcluster/keys"
+    keys.mkdir(parents=True)
+    (keys / "alice").write_text("the spec's\n")
+    (keys / "vcluster").write_text("the administrator's\n")
+    module = begin(head, alice={**student(2001), "kind": "user"}, ann=student(10001, keys=["ssh-ed25519 OLD"]))
+    entry = {"name": "ann", "uid": 10001, "keys": ["ssh-ed25519 NEW", "ssh-rsa MORE"]}
+    alice = {"name": "alice", "uid": 2001, "kind": "user"}
+    assert module.apply([alice, entry])["changed"] == ["ann"]
+    assert (keys / "ann").read_text() == "ssh-ed25519 NEW\nssh-rsa MORE\n"
+    module.apply([alice, {**entry, "keys": []}])
+    assert not (keys / "ann").exists()
+    module.apply([alice, entry])
+    module.remove(["ann", "alice"])
+    assert sorted(path.name for path in keys.iterdir()) == ["alice", "vcluster"]
+    assert (keys / "alice").read_text() == "the spec's\n"
+
+
 # Rehearsals ----------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vcluster.model import Role, Slot
 from vcluster.people import FIRST_UID, Person, class_size, people
 from vcluster.render import render
+from vcluster.stacks.base import ADMIN_UID
 from vcluster.stacks.userdata import File, lean
 
 if TYPE_CHECKING:
@@ -49,7 +50,12 @@ _ON_HEAD = (
     "vcluster_proxy.py",
     "vcluster_spawner.py",
 )
+_SSHD = ("/etc/ssh/sshd_config.d/20-vcluster-people.conf", "jupyterhub/sshd.conf.j2", 0o644)
 _HEAD = (
+    _SSHD,
+    # The more special one of two drop-ins of the same name counts alone.
+    (f"{UNITS}/user-.slice.d/vcluster.conf", "jupyterhub/user-slice.conf", 0o644),
+    (f"{UNITS}/user-{ADMIN_UID}.slice.d/vcluster.conf", "jupyterhub/admin-slice.conf", 0o644),
     (f"{LIBRARY}/hub-sync", "jupyterhub/hub-sync", 0o755),
     ("/usr/local/sbin/vcluster-hub", "jupyterhub/vcluster-hub", 0o700),
     ("/usr/local/sbin/vcluster-notebook", "jupyterhub/vcluster-notebook", 0o700),
@@ -61,6 +67,7 @@ _HEAD = (
     (f"{UNITS}/jupyterhub-proxy.service", "jupyterhub/jupyterhub-proxy.service.j2", 0o644),
 )
 _WORKER = (
+    _SSHD,
     (f"{LIBRARY}/notebook", "jupyterhub/notebook", 0o644),
     (f"{LIBRARY}/vcluster_kernels.py", "jupyterhub/vcluster_kernels.py", 0o644),
     (f"{LIBRARY}/prolog", "jupyterhub/prolog", 0o755),
