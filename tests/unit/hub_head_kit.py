@@ -38,6 +38,8 @@ class PretendedHub:
         match [method, *path.partition("?")[0].strip("/").split("/")[2:]]:
             case ["GET"]:
                 return 200, {"version": "6.1.1"}
+            case ["POST", "proxy"]:
+                return 200, None
             case ["GET", "info"]:
                 return 200, {"version": "6.1.1"}
             case ["GET", "users"]:

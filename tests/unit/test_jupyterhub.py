@@ -135,6 +135,12 @@ def test_a_worker_knows_no_secret_of_the_hub(head: dict[str, str], worker: dict[
         }
 
 
+def test_the_proxy_knows_its_own_token_alone(head: dict[str, str]) -> None:
+    """Whoever broke into what everybody comes through would else do anything in the Hub."""
+    names = [line.partition("=")[0] for line in head["/etc/vcluster/secrets/proxy.env"].splitlines()]
+    assert names == ["CONFIGPROXY_AUTH_TOKEN"]
+
+
 def test_secrets_are_nobodys_but_roots_and_the_hubs() -> None:
     where = site(jupyterhub={})
     found = parsed(SlurmStack().user_data(where, where.slots[0]))[1]

@@ -234,12 +234,10 @@ def _readable(keyring: Keyring) -> str:
 
 def _secrets(site: Site, hub: HubSpec) -> Iterator[File]:
     ring = site.keyring
-    proxy = {
-        "CONFIGPROXY_AUTH_TOKEN": ring.password("jupyterhub-proxy"),
-        "VCLUSTER_SERVICE_TOKEN": ring.password("jupyterhub-service"),
-    }
+    proxy = {"CONFIGPROXY_AUTH_TOKEN": ring.password("jupyterhub-proxy")}
     own = {
         **proxy,
+        "VCLUSTER_SERVICE_TOKEN": ring.password("jupyterhub-service"),
         "JPY_COOKIE_SECRET": ring.key("jupyterhub-cookie").hex(),
         "JUPYTERHUB_CRYPT_KEY": ring.key("jupyterhub-crypt").hex(),
     }
