@@ -172,11 +172,17 @@ class NewPerson:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """Who was turned out, where their files still are, and what could not be done; empty when all was."""
+    """Who was turned out, and where their files still are.
+
+    Attributes:
+        problem: what could not be done, or empty; to remove them again does what is left.
+        before: who of them had been removed already.
+    """
 
     names: tuple[str, ...]
     homes: tuple[str, ...]
     problem: str = ""
+    before: tuple[str, ...] = ()
 
 
 class Hub:
@@ -187,10 +193,14 @@ class Hub:
 
     Args:
         run: runs a command on the head.
+
+    Attributes:
+        warning: what the last call did not do although it did what it was asked for; or empty.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self.warning = ""
 
     def ask(self, *words: str, given: object = None, timeout: float = TIMEOUT) -> Any:
         """One call of ``vcluster-hub``.
@@ -269,16 +279,18 @@ class Hub:
         Raises:
             UsageError: one of the names is taken, or no name.
         """
-        return tuple(self._people("add", [asdict(person) for person in people])["added"])
+        told = self._people("add", [asdict(person) for person in people])
+        self.warning = str(told.get("problem", ""))
+        return tuple(told["added"])
 
     def remove(self, names: Sequence[str]) -> Removed:
-        """Let people in no more and end what they run; their files stay.
+        """Let people in no more and end what they run; their files stay. What was left the last time is done as well.
 
         Raises:
             UsageError: somebody is not known.
         """
         told = self._people("remove", list(names), timeout=300.0)
-        return Removed(tuple(told["removed"]), tuple(told["homes"]), told["problem"])
+        return Removed(tuple(told["removed"]), tuple(told["homes"]), told["problem"], tuple(told.get("before", ())))
 
     def passwords(self, who: str = "", password: str = "") -> HubPasswords:
         """The passwords, after one was changed.
@@ -294,15 +306,17 @@ class Hub:
         told = self._people("password", given)
         return HubPasswords(told["method"], told["class"] or "", told["admin"] or "", told["own"] or "")
 
-    def rehearsal_begin(self, users: int, *, force: bool = False) -> Mapping[str, Any]:
+    def rehearsal_begin(self, users: int, *, seconds: float = 0.0, force: bool = False) -> Mapping[str, Any]:
         """Make accounts for a rehearsal; gives ``users``, ``password``, ``url``, ``ca``, ``fingerprint``, ``capacity``.
+
+        Args:
+            seconds: how long it is planned to last: until then no other rehearsal takes it for one that was forgotten.
 
         Raises:
             UsageError: there is no room, or another rehearsal is going on and ``force`` is not set.
         """
-        told: Mapping[str, Any] = self._refused(
-            lambda: self.ask("rehearsal", "begin", given={"users": users, "force": force}, timeout=300.0)
-        )
+        given = {"users": users, "seconds": seconds, "force": force}
+        told: Mapping[str, Any] = self._refused(lambda: self.ask("rehearsal", "begin", given=given, timeout=300.0))
         return told
 
     def rehearsal_end(self) -> str:

@@ -74,10 +74,16 @@ class HubAccess(Access):
             CloudError: the head did not answer.
         """
         with self._hub() as hub:
-            return hub.add([NewPerson(each) if isinstance(each, str) else each for each in people])
+            added = hub.add([NewPerson(each) if isinstance(each, str) else each for each in people])
+        if hub.warning:
+            self._log(hub.warning, level="warning")
+        return added
 
     def users_remove(self, names: Sequence[str]) -> Removed:
-        """Let people in no more: sessions, servers and jobs end, their files stay. Raises as :meth:`users_add`."""
+        """Let people in no more: sessions, servers and jobs end, their files stay. Raises as :meth:`users_add`.
+
+        Of who was removed already what is left is done.
+        """
         with self._hub() as hub:
             return hub.remove(names)
 
@@ -148,7 +154,7 @@ class HubAccess(Access):
                 with self._hub(endpoint) as hub:
                     door, first, proved = hub.front(url, everybody)
                     if door.problem:
-                        self._log(f"not all who left are out of the Hub: {door.problem}", level="warning")
+                        self._log(f"not all is as the spec has the Hub's people: {door.problem}", level="warning")
                     if not proved:
                         self._prove(hub, end, wait)
                     # Only now: who is shown passwords is never shown them again, and would not see those of a failure.

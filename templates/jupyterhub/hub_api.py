@@ -24,6 +24,10 @@ class Down(Sorry):
     temporary = True
 
 
+class Silent(Down):
+    """It says nothing at all."""
+
+
 class Hub:
     """The Hub's REST interface.
 
@@ -47,7 +51,7 @@ class Hub:
             answer = link.getresponse()
             text, status = answer.read(), answer.status
         except (OSError, http.client.HTTPException) as error:
-            raise Down(f"the Hub does not answer: {error or type(error).__name__}") from error
+            raise Silent(f"the Hub does not answer: {error or type(error).__name__}") from error
         finally:
             link.close()
         try:
@@ -97,9 +101,25 @@ class Hub:
             time.sleep(1)
 
     def forget_all(self, names):
-        """As :meth:`forget`, for many at once."""
+        """As :meth:`forget`, for many at once; for each with whom it did not go, the reason."""
+        silent = []
+
+        def why_not(name):
+            try:
+                # Each would wait for itself until it is sure that nobody answers.
+                if silent:
+                    raise silent[0]
+                self.forget(name)
+            except Silent as error:
+                silent.append(error)
+                return str(error)
+            except Sorry as error:
+                return str(error)
+            return ""
+
+        names = list(names)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(self.forget, names))
+            return {name: why for name, why in zip(names, pool.map(why_not, names), strict=True) if why}
 
 
 def token():

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from hub_api import OK, Hub, moment
 from hub_people import PEOPLE, book, home_of, install
-from hub_rehearsal import STALE
+from hub_rehearsal import planned_end
 from hub_state import ROOT, Sorry, alone, facts, keep, read, run
 
 NAME, UID = "rehearsal-probe", 60000
@@ -87,10 +87,7 @@ def _booted():
 
 def _not_now(hub, partition):
     """Why no server is to be started now; an empty text when one is."""
-    known = book()
-    planned = known.get("rehearsal") or {}
-    until = planned.get("since", 0.0) + max(STALE, 2 * planned.get("seconds", 0.0))
-    if time.time() < until and any(entry["kind"] == "rehearsal" for entry in known["people"].values()):
+    if time.time() < (planned_end() or 0.0):
         return "a rehearsal is going on"
     servers = [server for user in hub.users() for server in (user.get("servers") or {}).values()]
     since = _booted()

@@ -36,6 +36,7 @@ class PretendedHub:
         self.users: dict[str, dict[str, Any]] = {}
         self.asked: list[tuple[str, str]] = []
         self.busy: dict[str, int] = {}
+        self.broken: set[str] = set()
         self.up = True
         self.port = 0
         self.start: Callable[[dict[str, Any]], tuple[int, Any]] = self._started
@@ -48,6 +49,8 @@ class PretendedHub:
         match [method, *path.partition("?")[0].strip("/").split("/")[2:]]:
             case ["GET"]:
                 return 200, {"version": "6.1.1"}
+            case ["POST", "proxy"]:
+                return 200, None
             case ["GET", "info"]:
                 return 200, {"version": "6.1.1"}
             case ["GET", "users"]:
@@ -55,6 +58,8 @@ class PretendedHub:
                 items = [{"name": name, **user} for name, user in self.users.items() if user.get("servers")]
                 following = {"offset": offset + 2} if offset + 2 < len(items) else None
                 return 200, {"items": items[offset : offset + 2], "_pagination": {"next": following}}
+            case ["DELETE", "users", name] if name in self.broken:
+                return 500, {"message": "the server did not stop"}
             case ["DELETE", "users", name]:
                 if self.busy.get(name, 0):
                     self.busy[name] -= 1
@@ -123,7 +128,7 @@ class Head:
         self.write("people.initial.json", {"people": {}, "next_uid": 20001})
         self.write("passwords.initial.json", {"class": "class-word-1", "admin": "a" * 32, "rehearsal": None})
         self.calls = root / "calls"
-        for program in ("scancel", "systemctl", "squeue", "sinfo"):
+        for program in ("pkill", "scancel", "systemctl", "squeue", "sinfo"):
             self.program(program)
         self.booted("first-boot")
         monkeypatch.setenv("PATH", f"{root / 'bin'}:/usr/bin:/bin")

@@ -102,8 +102,11 @@ def test_people_come_and_go(cloud: MemoryCloud, tmp_path: Path) -> None:
         by_name.users_add(["ann"])
     gone = by_name.users_remove(["ann"])
     assert (gone.names, gone.homes, gone.problem) == (("ann",), ("/home/ann",), "")
-    with pytest.raises(UsageError, match="not known here: ann"):
-        by_name.users_remove(["ann"])
+    assert gone.before == ()
+    again = by_name.users_remove(["ann"])
+    assert (again.names, again.before) == (("ann",), ("ann",))
+    with pytest.raises(UsageError, match="not known here: bob"):
+        by_name.users_remove(["bob"])
 
 
 def test_passwords_are_changed_one_at_a_time(cloud: MemoryCloud, tmp_path: Path) -> None:
@@ -223,7 +226,7 @@ def test_who_could_not_be_turned_out_is_told() -> None:
 def test_a_rehearsal_is_refused_as_a_wrong_command() -> None:
     hub, asked = answering('{"error": "room for 3 more notebooks"}', code=1)
     with pytest.raises(UsageError, match="room for 3"):
-        hub.rehearsal_begin(9, force=True)
-    assert json.loads(asked[0][1]) == {"users": 9, "force": True}
+        hub.rehearsal_begin(9, seconds=7200.0, force=True)
+    assert json.loads(asked[0][1]) == {"users": 9, "seconds": 7200.0, "force": True}
     hub, _ = answering('{"removed": 9, "problem": "x"}')
     assert hub.rehearsal_end() == "x"

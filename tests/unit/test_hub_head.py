@@ -159,7 +159,10 @@ def test_a_rehearsal_leaves_nothing_behind(head: Head) -> None:
     assert not list((head.root / "home/.rehearsal").iterdir())
     assert head.read("passwords.json")["rehearsal"] is None
     assert head.hub.users == {}
-    assert sorted(head.called()) == [f"scancel --quiet --user={name}" for name in told["users"]]
+    assert sorted(head.called()) == [
+        "pkill --signal KILL --uid 60001,60002,60003",
+        *(f"scancel --quiet --user={name}" for name in told["users"]),
+    ]
     assert module.end() == {"removed": 0, "problem": ""}
 
 

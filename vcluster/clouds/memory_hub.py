@@ -23,6 +23,7 @@ class PretendedHub:
         sick: why it starts no server; empty when it does.
         busy: why it is not asked to start one now; empty when it is.
         people: who was added by hand.
+        removed: who was once.
         named: whom the spec named when the launcher last told.
     """
 
@@ -35,6 +36,7 @@ class PretendedHub:
         self.sick = ""
         self.busy = ""
         self.people: dict[str, dict[str, Any]] = {}
+        self.removed: set[str] = set()
         self.named: list[dict[str, Any]] = []
         self.words = {"class": "class-password", "admin": "admin-password"}
 
@@ -92,9 +94,12 @@ class PretendedHub:
                     self.people[each["name"]] = {**kept, "uid": 20001, "kind": "student", "server": ""}
                 return {"added": names}
             case "remove":
-                if strangers := [name for name in given if name not in self.people]:
+                if strangers := [name for name in given if name not in self.people and name not in self.removed]:
                     raise LookupError(f"not known here: {', '.join(strangers)}")
+                before = [name for name in given if name not in self.people]
                 for name in given:
-                    del self.people[name]
-                return {"removed": given, "homes": [f"/home/{name}" for name in given], "problem": self.down}
+                    self.people.pop(name, None)
+                self.removed.update(given)
+                homes = [f"/home/{name}" for name in given]
+                return {"removed": given, "before": before, "homes": homes, "problem": self.down}
         raise LookupError(f"usage: people {verb}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vcluster.model import Role, Slot
 from vcluster.people import FIRST_UID, Person, class_size, people
 from vcluster.render import render
+from vcluster.stacks.base import ADMIN_UID
 from vcluster.stacks.userdata import File, lean
 
 if TYPE_CHECKING:
@@ -50,7 +51,12 @@ _ON_HEAD = (
     "vcluster_proxy.py",
     "vcluster_spawner.py",
 )
+_SSHD = ("/etc/ssh/sshd_config.d/20-vcluster-people.conf", "jupyterhub/sshd.conf.j2", 0o644)
 _HEAD = (
+    _SSHD,
+    # The more special one of two drop-ins of the same name counts alone.
+    (f"{UNITS}/user-.slice.d/vcluster.conf", "jupyterhub/user-slice.conf", 0o644),
+    (f"{UNITS}/user-{ADMIN_UID}.slice.d/vcluster.conf", "jupyterhub/admin-slice.conf", 0o644),
     (f"{LIBRARY}/hub-sync", "jupyterhub/hub-sync", 0o755),
     ("/usr/local/sbin/vcluster-hub", "jupyterhub/vcluster-hub", 0o700),
     ("/usr/local/sbin/vcluster-notebook", "jupyterhub/vcluster-notebook", 0o700),
@@ -62,6 +68,7 @@ _HEAD = (
     (f"{UNITS}/jupyterhub-proxy.service", "jupyterhub/jupyterhub-proxy.service.j2", 0o644),
 )
 _WORKER = (
+    _SSHD,
     (f"{LIBRARY}/notebook", "jupyterhub/notebook", 0o644),
     (f"{LIBRARY}/vcluster_activity.py", "jupyterhub/vcluster_activity.py", 0o644),
     (f"{LIBRARY}/vcluster_kernels.py", "jupyterhub/vcluster_kernels.py", 0o644),
@@ -234,12 +241,10 @@ def _readable(keyring: Keyring) -> str:
 
 def _secrets(site: Site, hub: HubSpec) -> Iterator[File]:
     ring = site.keyring
-    proxy = {
-        "CONFIGPROXY_AUTH_TOKEN": ring.password("jupyterhub-proxy"),
-        "VCLUSTER_SERVICE_TOKEN": ring.password("jupyterhub-service"),
-    }
+    proxy = {"CONFIGPROXY_AUTH_TOKEN": ring.password("jupyterhub-proxy")}
     own = {
         **proxy,
+        "VCLUSTER_SERVICE_TOKEN": ring.password("jupyterhub-service"),
         "JPY_COOKIE_SECRET": ring.key("jupyterhub-cookie").hex(),
         "JUPYTERHUB_CRYPT_KEY": ring.key("jupyterhub-crypt").hex(),
     }

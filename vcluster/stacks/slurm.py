@@ -12,7 +12,7 @@ from vcluster.doors import HTTP, HTTPS, http_from, https_from
 from vcluster.model import Role, Slot
 from vcluster.render import render
 from vcluster.stacks import jupyterhub
-from vcluster.stacks.base import ADMIN_USER, HEAD_SECRET, HEAD_SPEC, Site
+from vcluster.stacks.base import ADMIN_UID, ADMIN_USER, HEAD_SECRET, HEAD_SPEC, Site
 from vcluster.stacks.hostlist import compress, runs
 from vcluster.stacks.userdata import File, lean, write_files
 
@@ -24,7 +24,6 @@ __all__ = ["PROBE_PARTITION", "SlurmStack"]
 PROBE_PARTITION = "vcluster-probe"
 """The hidden partition in which a worker proves itself."""
 
-ADMIN_UID = 2000
 FIRST_USER_UID = 2001
 REPORTS_PORT = 6815
 """Where the head hears workers say that their configuration failed; next to Slurm's own ports."""
