@@ -159,7 +159,10 @@ def test_a_rehearsal_leaves_nothing_behind(head: Head) -> None:
     assert not list((head.root / "home/.rehearsal").iterdir())
     assert head.read("passwords.json")["rehearsal"] is None
     assert head.hub.users == {}
-    assert sorted(head.called()) == [f"scancel --quiet --user={name}" for name in told["users"]]
+    assert sorted(head.called()) == [
+        "pkill --signal KILL --uid 60001,60002,60003",
+        *(f"scancel --quiet --user={name}" for name in told["users"]),
+    ]
     assert module.end() == {"removed": 0, "problem": ""}
 
 
@@ -180,14 +183,6 @@ def test_a_rehearsal_takes_no_room_from_people(head: Head) -> None:
     with pytest.raises(module.Sorry, match=r"room for 3 more notebooks, not for 4"):
         module.begin({"users": 4})
     assert "rehearsal" not in json.dumps(head.read("people.json"))
-
-
-def test_the_probe_starts_a_server_and_takes_it_away(head: Head) -> None:
-    module = rehearsing(head)
-    assert module.probe()["seconds"] >= 0
-    assert ("POST", "/hub/api/users/rehearsal-001/server") in head.hub.asked
-    assert head.hub.users == {}
-    assert head.read("people.json")["people"] == {}
 
 
 def command(head: Head, *words: str, given: str = "") -> tuple[int, Any]:

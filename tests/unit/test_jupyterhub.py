@@ -51,6 +51,7 @@ def test_without_a_hub_there_is_nothing_of_it() -> None:
     where = site()
     for slot in where.slots[:2]:
         text = SlurmStack().user_data(where, slot)
+        assert "AuthorizedKeysFile" not in text
         assert not re.search(r"(?i)caddy|extrausers|srv/shared|opt/vcluster|vcluster-notebook", text)
 
 
@@ -86,6 +87,38 @@ def test_all_that_a_unit_starts_is_there(head: dict[str, str], worker: dict[str,
                 assert wanted in {**head, **worker}, f"{path} wants {wanted}"
 
 
+SSHD = "/etc/ssh/sshd_config.d/20-vcluster-people.conf"
+
+
+def test_who_may_come_by_ssh_is_roots_matter(head: dict[str, str], worker: dict[str, str]) -> None:
+    """The spec's users are in no group yet while a machine boots for the first time."""
+    for text in (head[SSHD], worker[SSHD]):
+        assert "Match Group notebooks\n  AuthorizedKeysFile /etc/vcluster/keys/%u\n" in text
+        assert "Match User" not in text
+    where = site(users=[{"name": "alice", "ssh_keys": [KEY]}, {"name": "bob"}], jupyterhub={})
+    for slot in where.slots[:2]:
+        found = parsed(SlurmStack().user_data(where, slot))[1]
+        assert found[SSHD]["content"].endswith("Match User alice,bob\n  AuthorizedKeysFile none\n")
+        assert ("/etc/vcluster/keys/alice" in found) == (slot.role is Role.HEAD)
+
+
+def test_on_a_worker_nothing_starts_outside_a_job(worker: dict[str, str]) -> None:
+    text = worker["/usr/local/sbin/vcluster-configure"]
+    assert "echo root | tee /etc/cron.allow > /etc/at.allow\nsystemctl -q mask user@.service\n" in text
+
+
+def test_a_heads_services_outlive_what_people_start_there(head: dict[str, str]) -> None:
+    slices = {path: text for path, text in head.items() if ".slice.d/" in path}
+    assert {path.split("/")[-2]: text.split()[-1] for path, text in slices.items()} == {
+        "user-.slice.d": "MemoryMax=25%",
+        "user-2000.slice.d": "MemoryMax=infinity",
+    }
+    assert len({path.split("/")[-1] for path in slices}) == 1, "the administrator's does not stand for the other"
+    for name in ("jupyterhub.service", "jupyterhub-proxy.service", "slurmctld.service.d/vcluster.conf"):
+        assert "OOMScoreAdjust=-900" in head[f"/etc/systemd/system/{name}"]
+    assert "OOMScoreAdjust=-900" in head["/etc/systemd/system/caddy.service.d/vcluster.conf"]
+
+
 def test_a_worker_knows_no_secret_of_the_hub(head: dict[str, str], worker: dict[str, str]) -> None:
     env = head["/etc/vcluster/secrets/jupyterhub.env"] + head["/etc/vcluster/secrets/proxy.env"]
     passwords = json.loads(head["/etc/vcluster/hub/passwords.initial.json"])
@@ -100,6 +133,12 @@ def test_a_worker_knows_no_secret_of_the_hub(head: dict[str, str], worker: dict[
             "/etc/vcluster/secrets/proxy.env",
             "/etc/vcluster/hub/passwords.initial.json",
         }
+
+
+def test_the_proxy_knows_its_own_token_alone(head: dict[str, str]) -> None:
+    """Whoever broke into what everybody comes through would else do anything in the Hub."""
+    names = [line.partition("=")[0] for line in head["/etc/vcluster/secrets/proxy.env"].splitlines()]
+    assert names == ["CONFIGPROXY_AUTH_TOKEN"]
 
 
 def test_secrets_are_nobodys_but_roots_and_the_hubs() -> None:

@@ -162,12 +162,12 @@ class PretendedHub:
     """Makes accounts, and takes them away at the ``bad``-th try after it refused before."""
 
     def __init__(self, bad: int = 0, refuse: bool = False) -> None:
-        self.bad, self.refuse, self.made, self.ends = bad, refuse, 0, 0
+        self.bad, self.refuse, self.made, self.ends, self.planned = bad, refuse, 0, 0, 0.0
 
-    def rehearsal_begin(self, users: int, *, force: bool = False) -> dict[str, Any]:
+    def rehearsal_begin(self, users: int, *, seconds: float = 0.0, force: bool = False) -> dict[str, Any]:
         if self.refuse:
             raise UsageError("no room")
-        self.made = users
+        self.made, self.planned = users, seconds
         names = [f"rehearsal-{n:03d}" for n in range(1, users + 1)]
         return {"users": names, "password": "x", "url": "https://127.0.0.1:1/", "ca": None}
 
@@ -224,7 +224,8 @@ def test_a_door_that_is_shut_is_told_with_its_reason() -> None:
 def test_a_rehearsal_that_is_stopped_before_anybody_came() -> None:
     hub, cancel = PretendedHub(), threading.Event()
     cancel.set()
-    with guests(hub, 2, print) as (door, accounts):
+    with guests(hub, 2, print, seconds=3601.0) as (door, accounts):
+        assert hub.planned == 3601.0
         told = Report.of(rehearse(door, accounts[:1] * 2, Script(3600.0, Pace(1.0)), cancel=cancel))
     assert told.cancelled
     assert not told.passed

@@ -162,7 +162,7 @@ REST = [
     profile("profile-unit", "memory: 2GB", "memory", "must be a size such as 1G", "write 2G"),
     profile("profile-cpus", "cpus: 0", "cpus", "of at least 1 and at most 1024, got 0"),
     profile("profile-time", "time: 90 minutes", "time", "must be a time as Slurm writes it"),
-    profile("profile-gpus", "gpus: 1", "gpus", "must be 0, got 1", "leave it out"),
+    profile("profile-gpus", "gpus: 1", "gpus", "must be 0, got 1: a worker", "workers[].gpus"),
     profile("profile-group", "partition: gpu", "partition", "there is no group 'gpu'", "there is: cpu"),
     profile("profile-limit", "time: 9:00:00", "time", "at most slurm's max_time", more="slurm: {max_time: '8:00:00'}"),
     Bad("package", "environment: {packages: ['numpy; reboot']}", "environment.packages[0]", "a Python package's name"),

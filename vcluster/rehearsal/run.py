@@ -29,7 +29,7 @@ Told = Callable[[str], None]
 class Hub(Protocol):
     """What makes the accounts of a rehearsal and takes them away: :class:`vcluster.hub.Hub`."""
 
-    def rehearsal_begin(self, users: int, *, force: bool = False) -> Mapping[str, Any]:
+    def rehearsal_begin(self, users: int, *, seconds: float = 0.0, force: bool = False) -> Mapping[str, Any]:
         """Gives ``users``, ``password``, ``url`` and ``ca``."""
         ...
 
@@ -40,20 +40,26 @@ class Hub(Protocol):
 
 @contextmanager
 def guests(
-    hub: Callable[[], AbstractContextManager[Hub]], users: int, told: Told, *, force: bool = False
+    hub: Callable[[], AbstractContextManager[Hub]],
+    users: int,
+    told: Told,
+    *,
+    seconds: float = 0.0,
+    force: bool = False,
 ) -> Iterator[tuple[Door, tuple[Account, ...]]]:
     """The door and accounts that are nobody's, and gone afterwards.
 
     Args:
         hub: opens the way to the Hub, once for each end.
         told: takes what could not be taken away, so that somebody can do it by hand.
+        seconds: how long the rehearsal is planned to last.
 
     Raises:
         UsageError: there is no room, or another rehearsal is going on.
         CloudError: the head did not answer.
     """
     with hub() as one:
-        made = one.rehearsal_begin(users, force=force)
+        made = one.rehearsal_begin(users, seconds=seconds, force=force)
     try:
         password = str(made["password"])
         yield Door(str(made["url"]), str(made.get("ca") or "")), tuple(Account(n, password) for n in made["users"])
