@@ -42,6 +42,7 @@ def login(c, hub, state):
         own.client_secret = os.environ.get("VCLUSTER_CLIENT_SECRET", "")
         own.oauth_callback_url = f"{public_url(hub)}hub/oauth_callback"
         own.allow_all = False
+        own.auth_state_groups_key = lambda _state: ()  # groups of the Hub's own are ours to give
         {"github": github, "globus": globus, "cilogon": cilogon, "oidc": oidc}[method](own, options, allow, state)
 
 
@@ -54,10 +55,13 @@ def github(own, options, allow, _state):
 
 
 def globus(own, options, allow, _state):
+    # Its own choice asks for people's files, and not for their addresses.
+    own.scope = ["openid", "profile", "email"]
     if options.get("identity_provider"):
         own.identity_provider = options["identity_provider"]
     if allow["groups"]:
         own.allowed_globus_groups = set(allow["groups"])
+        own.scope = [*own.scope, "urn:globus:auth:scope:groups.api.globus.org:view_my_groups_and_memberships"]
 
 
 def cilogon(own, options, allow, _state):

@@ -87,26 +87,55 @@ class People:
     # -- who it is -----------------------------------------------------------------------------------------------
 
     def normalize_username(self, username):
-        """The account's name for what somebody typed, or for what an identity provider calls them."""
-        word = str(username).strip().lower()
-        if self.by_form:
-            return word
-        people = self.people().get("people", {})
-        for name, person in people.items():
-            known = {str(person.get(key) or "").lower() for key in ("login", "email")} - {""}
-            if word in known or (not known and word == name):
-                return name
-        # Nobody's name: an account is not to be had by being called like one at the provider.
-        return word if word not in people else f"{word}@provider"
+        """Asked for more than once at a log-in, also for what it answered: so nothing but the way it is written."""
+        return str(username).strip().lower()
 
     def validate_username(self, username):
         return bool(NAME.fullmatch(username or "")) and super().validate_username(username)
+
+    # -- whom an identity provider means ---------------------------------------------------------------------------
+
+    vouched = False
+    """Whether an e-mail address is to be believed of which the provider does not say that it looked."""
+
+    def called(self, info):
+        """What the provider calls somebody."""
+        return super().user_info_to_username(info)
+
+    def user_info_to_username(self, info):
+        """The account's name; for a stranger one that is no account's, whatever the provider calls them."""
+        try:
+            said, email = (str(word or "").strip().lower() for word in (self.called(info), info.get("email")))
+        except (ValueError, web.HTTPError) as error:
+            if getattr(error, "status_code", 500) < 500:
+                raise
+            raise web.HTTPError(403, "The identity provider did not say who you are.") from error
+        looked = str(info.get("email_verified", "")).lower()
+        emails = {email} if looked == "true" or (self.vouched and not looked) else set()
+        if looked != "false":
+            emails.add(said)
+        elif said == email:
+            said = ""  # anybody may have written it there
+        found = f"{said}@provider"
+        for name, person in self.people().get("people", {}).items():
+            login, mail = (str(person.get(key) or "").lower() for key in ("login", "email"))
+            if person["kind"] == "rehearsal":
+                continue
+            if said and said == (login or (not mail and name)):
+                return name
+            if mail and mail in emails:
+                found = name
+        return found
 
     # -- whether it is true --------------------------------------------------------------------------------------
 
     async def authenticate(self, handler, data=None, **kwargs):
         if not self.by_form:
             return await settled(super().authenticate(handler, data, **kwargs))
+        return await self.typed(handler, data)
+
+    async def typed(self, handler, data):
+        """Who it is by name and password; None for nobody."""
         name = self.normalize_username(data.get("username") or "")
         address = handler.request.remote_ip
         wait = self.throttle.wait(address, name)
@@ -125,6 +154,8 @@ class People:
         given, passwords = data.get("password") or "", self.passwords()
         if person["kind"] == "rehearsal":
             return same(given, passwords.get("rehearsal"))
+        if not self.by_form:
+            return False
         if person.get("admin") and same(given, passwords.get("admin")):
             return True
         return person["kind"] != "nobody" and await self.way(handler, data, name, person)
@@ -165,7 +196,10 @@ class People:
         return {"admin": bool(person.get("admin")), "groups": [INSTRUCTORS] if rank else []}
 
     async def get_authenticated_user(self, handler, data):
-        found = await super().get_authenticated_user(handler, data)
+        if data is None or self.by_form:
+            found = await super().get_authenticated_user(handler, data)
+        else:  # a form, where people come from an identity provider: a rehearsal's
+            found = await self.typed(handler, data)
         return {**found, **self._ranked(found["name"])} if found else None
 
     async def refresh_user(self, user, handler=None, **kwargs):
@@ -241,21 +275,6 @@ def native():
     return Native
 
 
-def provider(method):
-    from oauthenticator.cilogon import CILogonOAuthenticator
-    from oauthenticator.generic import GenericOAuthenticator
-    from oauthenticator.github import GitHubOAuthenticator
-    from oauthenticator.globus import GlobusOAuthenticator
-
-    classes = {
-        "github": GitHubOAuthenticator,
-        "cilogon": CILogonOAuthenticator,
-        "globus": GlobusOAuthenticator,
-        "oidc": GenericOAuthenticator,
-    }
-    return type(method.capitalize(), (People, classes[method]), {"by_form": False})
-
-
 def authenticator(method):
     """The class for the spec's word.
 
@@ -263,6 +282,8 @@ def authenticator(method):
         ValueError: there is none.
     """
     if method in ("github", "cilogon", "globus", "oidc"):
+        from vcluster_provider import provider
+
         return provider(method)
     makers = {
         "shared-password": lambda: SharedPassword,

@@ -145,12 +145,16 @@ def test_each_way_takes_the_people_alone(auth: Any, method: str) -> None:
     ],
 )
 def test_an_identity_is_a_name_only_by_the_list(auth: Any, method: str, identity: str, name: str | None) -> None:
-    way = auth.authenticator(method)(client_id="x", client_secret="y")
+    way = auth.authenticator(method)(client_id="x", client_secret="y", manage_groups=True)
+    way.build_access_tokens_request_params = lambda _handler, _data: {}
 
-    async def signed_in(_handler: Any, _data: Any = None, **_more: Any) -> dict[str, Any]:
-        return {"name": identity, "admin": None, "auth_state": {}}
+    async def token(_handler: Any, _params: Any) -> dict[str, Any]:
+        return {"access_token": "a", "token_type": "bearer", "scope": "openid", "resource_server": "auth"}
 
-    way.authenticate = signed_in
+    async def told(_token: Any) -> dict[str, Any]:
+        return {way.username_claim: identity, "email": None}
+
+    way.get_token_info, way.token_to_user = token, told
     found = asyncio.run(way.get_authenticated_user(SimpleNamespace(), None))
     assert (found["name"] if found else None) == name
 
