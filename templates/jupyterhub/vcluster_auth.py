@@ -27,21 +27,36 @@ MOST_KNOWN = 20_000
 
 
 class Throttle:
-    """Counts wrong passwords; after some, each next try has to wait longer, 30 seconds at most. In memory."""
+    """Counts wrong passwords; after some, each next try has to wait longer, 30 seconds at most. In memory.
 
-    def __init__(self, clock=time.monotonic):
+    A try counts as wrong before it is looked at: many at the same moment are no more than many one after another.
+    """
+
+    def __init__(self, clock=time.monotonic, class_size=0):
         self._clock = clock
+        self._free = {**WRONG, "address": max(WRONG["address"], 10 * class_size)}
         self._wrong = {}
 
     def _keys(self, address, name):
         return {"pair": (address, name), "name": (None, name), "address": (address, None)}
 
+    def _count(self, kind, key, now):
+        """How many, and when the last one was. What a class mistypes behind one address is forgotten as it goes."""
+        count, last = self._wrong.get(key, (0, now))
+        if kind == "address":
+            return max(0.0, count - (now - last) * self._free[kind] / FORGET), last
+        return (0 if now - last > FORGET else count), last
+
     def wait(self, address, name):
         """Seconds until somebody there may try this name again."""
         now, longest = self._clock(), 0.0
+        own = self._wrong.get((address, name))
         for kind, key in self._keys(address, name).items():
-            count, last = self._wrong.get(key, (0, 0.0))
-            over = count - WRONG[kind]
+            count, last = self._count(kind, key, now)
+            over = count - self._free[kind]
+            if kind == "address":
+                # Others there hold nobody up but those who were wrong themselves, and these only from then on.
+                over, last = (over, own[1]) if own else (-1, 0.0)
             if over >= 0:
                 longest = max(longest, last + min(LONGEST_WAIT, 2.0 ** min(over, 5)) - now)
         return longest
@@ -52,12 +67,16 @@ class Throttle:
             self._wrong = {key: seen for key, seen in self._wrong.items() if now - seen[1] < FORGET}
         if len(self._wrong) > MOST_KNOWN:
             self._wrong.clear()
-        for key in self._keys(address, name).values():
-            count, last = self._wrong.get(key, (0, now))
-            self._wrong[key] = (1 if now - last > FORGET else count + 1, now)
+        for kind, key in self._keys(address, name).items():
+            self._wrong[key] = (self._count(kind, key, now)[0] + 1, now)
 
     def right(self, address, name):
+        """Take back what was counted for a try that was right."""
         self._wrong.pop((address, name), None)
+        for key in ((None, name), (address, None)):
+            count, last = self._wrong.pop(key, (0, 0.0))
+            if count > 1:
+                self._wrong[key] = (count - 1, last)
 
 
 def same(given, wanted):
@@ -76,7 +95,7 @@ class People:
         self.people = Fresh("people.json")
         self.passwords = Fresh("passwords.json")
         self.facts = Fresh("hub.json")
-        self.throttle = Throttle()
+        self.throttle = Throttle(class_size=self.facts().get("class_size") or 0)
         super().__init__(**kwargs)
         # Some ways let everybody in unless they are told whom.
         self.allow_all = False
@@ -137,17 +156,24 @@ class People:
     async def typed(self, handler, data):
         """Who it is by name and password; None for nobody."""
         name = self.normalize_username(data.get("username") or "")
-        address = handler.request.remote_ip
+        address = self.address(handler.request)
         wait = self.throttle.wait(address, name)
         if wait > 0:
             raise web.HTTPError(429, f"Too many wrong passwords. Try again in {int(wait) + 1} seconds.")
+        self.throttle.wrong(address, name)
         person = self.person(name)
         proved = await self.proved(handler, {**data, "username": name}, name, person or {"kind": "nobody"})
         if person is None or not proved:
-            self.throttle.wrong(address, name)
             return None
         self.throttle.right(address, name)
         return {"name": name}
+
+    def address(self, request):
+        """Where somebody is. Only the proxies, which are on the head, are believed when they say that for others."""
+        link = getattr(request, "connection", None)
+        peer = link.context.address[0] if link else ""
+        ours = ("", "127.0.0.1", "::1", self.facts().get("head", {}).get("address"))
+        return request.remote_ip if peer in ours else peer
 
     async def proved(self, handler, data, name, person):
         """Whether this is the person: a rehearsal's accounts and admins by their own passwords, whatever the way."""

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -322,3 +322,20 @@ def test_ranks_removal_and_a_rehearsal_beside_a_provider(tmp_path: Path, idp: Pr
         del people["cy"]
         (tmp_path / "people.json").write_text(json.dumps({"people": people, "next_uid": 20001}))
         assert comes_in(hub, idp, oidc("octocat")) is None
+
+
+def test_the_address_is_the_proxies_word_and_nobody_elses(tmp_path: Path) -> None:
+    with real_hub(tmp_path, {"method": "shared-password"}, head={"name": "head", "address": "127.0.0.2"}) as hub:
+
+        def guesses(name: str, source: str, addresses: Iterable[str], header: str = "X_Forwarded_For") -> list[int]:
+            return [hub.browser(source, **{header: each}).log_in(name, "wrong") for each in addresses]
+
+        many = [f"192.0.2.{n}" for n in range(6)]
+        # A job that asks the Hub itself writes what it likes, and is where it is.
+        assert guesses("ann", "127.0.0.3", many) == [403] * 5 + [429]
+        assert guesses("bob", "127.0.0.3", many, "X_Real_Ip") == [403] * 5 + [429]
+        # The proxies are on the head: theirs holds, and only the one who guesses has to wait.
+        assert guesses("cy", "127.0.0.1", many) == [403] * 6
+        assert guesses("teacher", "127.0.0.1", ["192.0.2.1, 127.0.0.1"] * 6) == [403] * 5 + [429]
+        proxied = hub.browser("127.0.0.2", X_Forwarded_For="192.0.2.2, 127.0.0.1")
+        assert proxied.log_in("teacher", PASSWORDS["admin"]) == 302
