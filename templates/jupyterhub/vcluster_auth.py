@@ -4,15 +4,11 @@
 admins and instructors, and slows down guessing.
 """
 
-import asyncio
-import dbm
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from hmac import compare_digest
 from inspect import isawaitable
 
-import bcrypt
 from hub_facts import Fresh
 from jupyterhub.auth import Authenticator, PAMAuthenticator
 from tornado import web
@@ -252,55 +248,6 @@ class Pam(People, PAMAuthenticator):
     """The head's own passwords."""
 
 
-def first_use():
-    from firstuseauthenticator import FirstUseAuthenticator
-
-    class FirstUse(People, FirstUseAuthenticator):
-        """The first password that somebody types for a name in people.json becomes that person's."""
-
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            # One thread: hashing takes a quarter of a second, and would stop the Hub for all; and one dbm at a time.
-            self._hasher = ThreadPoolExecutor(1)
-
-        async def way(self, handler, data, name, person):
-            password = data.get("password") or ""
-            proved = await asyncio.get_running_loop().run_in_executor(self._hasher, self._check, name, password)
-            if proved is None:
-                handler.custom_login_error = f"Choose a password of at least {self.min_password_length} characters."
-            return bool(proved)
-
-        def _check(self, name, password):
-            """Whether it is the password; None for one that is too short to become one."""
-            secret = password.encode()[:72]
-            with dbm.open(self.dbm_path, "c", 0o600) as known:
-                stored = known.get(name.encode())
-                if stored is not None:
-                    return compare_digest(bcrypt.hashpw(secret, stored), stored)
-                if len(password) < self.min_password_length:
-                    return None
-                known[name.encode()] = bcrypt.hashpw(secret, bcrypt.gensalt())
-                return True
-
-    return FirstUse
-
-
-def native():
-    from nativeauthenticator import NativeAuthenticator
-
-    class Native(People, NativeAuthenticator):
-        """People in people.json sign up; an admin, who comes by the admin password, lets them in."""
-
-        def create_user(self, username, password, **kwargs):
-            name = self.normalize_username(username)
-            person = self.person(name)
-            if person is None or person["kind"] == "rehearsal":
-                return None
-            return super().create_user(name, password, **kwargs)
-
-    return Native
-
-
 def authenticator(method):
     """The class for the spec's word.
 
@@ -311,12 +258,11 @@ def authenticator(method):
         from vcluster_provider import provider
 
         return provider(method)
-    makers = {
-        "shared-password": lambda: SharedPassword,
-        "pam": lambda: Pam,
-        "firstuse": first_use,
-        "native": native,
-    }
-    if method not in makers:
+    if method in ("firstuse", "native"):
+        import vcluster_own
+
+        return {"firstuse": vcluster_own.first_use, "native": vcluster_own.native}[method]()
+    known = {"shared-password": SharedPassword, "pam": Pam}
+    if method not in known:
         raise ValueError(f"there is no way to log in called {method}")
-    return makers[method]()
+    return known[method]

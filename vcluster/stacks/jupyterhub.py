@@ -46,6 +46,7 @@ _ON_HEAD = (
     "hub_state.py",
     "jupyterhub_config.py",
     "vcluster_auth.py",
+    "vcluster_own.py",
     "vcluster_provider.py",
     "vcluster_proxy.py",
     "vcluster_spawner.py",
