@@ -23,8 +23,9 @@ def login(c, hub, state):
     c.JupyterHub.authenticator_class = chosen
     own = c[chosen.__name__]
     if method == "pam":
-        own.service = "login"
+        own.service = "vcluster-jupyterhub"
         own.open_sessions = False
+        own.executor_threads = 8
     elif method == "native":
         import nativeauthenticator
 

@@ -128,6 +128,15 @@ def test_passwords_of_the_users_choice() -> None:
     assert "our-own-class-word" not in found["/var/lib/vcluster/spec.yaml"]
 
 
+def test_pam_has_a_service_of_its_own_that_holds_nobody_up(head: dict[str, str]) -> None:
+    path = "/etc/pam.d/vcluster-jupyterhub"
+    assert path not in head
+    text = files(Role.HEAD, auth={"method": "pam"})[path]
+    rules = [line for line in text.splitlines() if not line.startswith("#")]
+    assert rules == ["auth required pam_unix.so nodelay", "@include common-account"]
+    assert 'own.service = "vcluster-jupyterhub"' in head[f"{LIBRARY}/hub_login.py"]
+
+
 def test_what_a_visitor_says_of_where_they_are_does_not_get_through_the_front_door(head: dict[str, str]) -> None:
     values = {"cluster": "demo", "domain": "hub.example.org", "email": None, "proxy_port": 8000}
     for text in (head["/etc/caddy/Caddyfile"], render("jupyterhub/Caddyfile.j2", **values)):
