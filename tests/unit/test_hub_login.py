@@ -324,6 +324,22 @@ def test_ranks_removal_and_a_rehearsal_beside_a_provider(tmp_path: Path, idp: Pr
         assert comes_in(hub, idp, oidc("octocat")) is None
 
 
+def test_a_provider_that_was_never_there_ends_the_hub_with_its_reason(tmp_path: Path, idp: Provider) -> None:
+    idp.up = False
+    with real_hub(tmp_path, auth(idp, WAYS["oidc"]), fails=True) as hub:
+        assert hub.process.returncode
+        assert "503" in hub.log()
+    problem = tmp_path / "state/problem"
+    assert problem.read_text() == f"nobody can log in: {idp.url}: HTTP Error 503: Service Unavailable"
+    idp.up = True
+    with real_hub(tmp_path, auth(idp, WAYS["oidc"])) as hub:
+        assert comes_in(hub, idp, oidc("ann")) == "ann"
+    assert not problem.exists()
+    idp.up = False
+    with real_hub(tmp_path, auth(idp, WAYS["oidc"])):
+        pass  # what it said last time is enough to start
+
+
 def test_the_address_is_the_proxies_word_and_nobody_elses(tmp_path: Path) -> None:
     with real_hub(tmp_path, {"method": "shared-password"}, head={"name": "head", "address": "127.0.0.2"}) as hub:
 
