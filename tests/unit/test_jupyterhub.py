@@ -18,6 +18,7 @@ from hub_kit import PROGRAMS
 from slurm_kit import KEY, parsed, site
 
 from vcluster.model import Role
+from vcluster.render import render
 from vcluster.stacks import jupyterhub
 from vcluster.stacks.slurm import SlurmStack
 from vcluster.stacks.userdata import lean
@@ -164,6 +165,21 @@ def test_passwords_of_the_users_choice() -> None:
     passwords = json.loads(found["/etc/vcluster/hub/passwords.initial.json"])
     assert (passwords["class"], passwords["admin"]) == ("our-own-class-word", "an-admins-own-password")
     assert "our-own-class-word" not in found["/var/lib/vcluster/spec.yaml"]
+
+
+def test_pam_has_a_service_of_its_own_that_holds_nobody_up(head: dict[str, str]) -> None:
+    path = "/etc/pam.d/vcluster-jupyterhub"
+    assert path not in head
+    text = files(Role.HEAD, auth={"method": "pam"})[path]
+    rules = [line for line in text.splitlines() if not line.startswith("#")]
+    assert rules == ["auth required pam_unix.so nodelay", "@include common-account"]
+    assert 'own.service = "vcluster-jupyterhub"' in head[f"{LIBRARY}/hub_login.py"]
+
+
+def test_what_a_visitor_says_of_where_they_are_does_not_get_through_the_front_door(head: dict[str, str]) -> None:
+    values = {"cluster": "demo", "domain": "hub.example.org", "email": None, "proxy_port": 8000}
+    for text in (head["/etc/caddy/Caddyfile"], render("jupyterhub/Caddyfile.j2", **values)):
+        assert re.search(r"reverse_proxy [^}]*header_up -X-Real-Ip", text)
 
 
 def test_a_client_secret_is_as_systemd_reads_it() -> None:

@@ -48,6 +48,8 @@ _ON_HEAD = (
     "hub_state.py",
     "jupyterhub_config.py",
     "vcluster_auth.py",
+    "vcluster_own.py",
+    "vcluster_provider.py",
     "vcluster_proxy.py",
     "vcluster_spawner.py",
 )
@@ -137,6 +139,8 @@ def files(site: Site, role: Role, values: Mapping[str, Any]) -> Iterator[File]:
         return
     if hub.people.quota is not None:
         yield File(f"{UNITS}/vcluster-quota.service", render("jupyterhub/vcluster-quota.service", **more), 0o644)
+    if hub.auth.method == "pam":
+        yield File("/etc/pam.d/vcluster-jupyterhub", render("jupyterhub/pam"), 0o644)
     for name in _ON_HEAD:
         yield File(f"{LIBRARY}/{name}", lean(render(f"jupyterhub/{name}")))
     yield _data("hub.json", facts(site))
