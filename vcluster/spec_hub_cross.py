@@ -214,7 +214,7 @@ def cluster(data: Any) -> Iterator[Trouble]:
     if _get(section, "domain") is not None and hidden:
         remedy = "leave it out, or give the head a public address"
         yield Trouble((place, "domain"), "is given although the head has no public address", remedy, key=True)
-    for trouble in (*_profiles(data, section), *_names(data, section)):
+    for trouble in (*_profiles(data, section), *_names(data, section), *_logins(section)):
         yield trouble.under((place,))
 
 
@@ -248,6 +248,22 @@ def _too_many_gpus(profile: Any, group: Any) -> str:
     name = show(_get(group, "name", "cpu"))
     most = f"must be at most {there}" if there else "must be 0"
     return f"{most}, got {asked}: a worker of group {name} has {there or 'no'} GPU{'' if there == 1 else 's'}"
+
+
+def _logins(section: Any) -> Iterator[Trouble]:
+    """GitHub tells a Hub no e-mail address that it has not been told to show, so those are nobody's there."""
+    group = _get(section, "people", {})
+    if _get(_get(section, "auth", {}), "method") != "github" or isinstance(group, Mapping):
+        return
+    lost = [row for row in people.parse_csv(_get(group, "csv", ""))[0] if row.email and not row.login]
+    remedy = "GitHub goes by logins: add a column login, or take the address out if the name is the login"
+    for row in lost[: people.MOST_TROUBLES]:
+        yield Trouble(
+            ("people", "csv"), f"line {row.line} of the CSV: {row.name} has an e-mail address and no login", remedy
+        )
+    if lost[people.MOST_TROUBLES :]:
+        more = len(lost) - people.MOST_TROUBLES
+        yield Trouble(("people", "csv"), f"and {more} more lines without a login")
 
 
 def _names(data: Any, section: Any) -> Iterator[Trouble]:

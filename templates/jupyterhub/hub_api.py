@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode, urlsplit
 
-from hub_state import SECRETS, Sorry, facts, read
+from hub_state import ROOT, SECRETS, Sorry, facts, read
 
 PAGE = 200
 AT_ONCE = 8
@@ -51,7 +51,7 @@ class Hub:
             answer = link.getresponse()
             text, status = answer.read(), answer.status
         except (OSError, http.client.HTTPException) as error:
-            raise Silent(f"the Hub does not answer: {error or type(error).__name__}") from error
+            raise Silent(f"the Hub does not answer: {not_started() or error or type(error).__name__}") from error
         finally:
             link.close()
         try:
@@ -120,6 +120,15 @@ class Hub:
         names = list(names)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return {name: why for name, why in zip(names, pool.map(why_not, names), strict=True) if why}
+
+
+def not_started():
+    """Why the Hub could not start, as it left word (hub_login.py); empty for nothing known."""
+    try:
+        path = ROOT / facts().get("state", "").lstrip("/") / "problem"
+        return " ".join(path.read_text(encoding="utf-8", errors="replace")[:500].split())
+    except OSError:
+        return ""
 
 
 def token():

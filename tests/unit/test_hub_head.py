@@ -136,6 +136,21 @@ def test_a_provider_that_cannot_be_reached_is_told(head: Head) -> None:
     assert head.module("hub_api").status()["provider"]["reachable"]
 
 
+def test_a_hub_that_could_not_start_says_why(head: Head) -> None:
+    head.hub.port = 1
+    head.facts(state="/var/lib/jupyterhub")
+    api, front = head.module("hub_api"), head.module("hub_front")
+    assert "refused" in api.status()["problem"]
+    (head.root / "var/lib/jupyterhub").mkdir(parents=True)
+    (head.root / "var/lib/jupyterhub/problem").write_text("nobody can log in:\nhttps://a.example: no answer")
+    assert api.status()["problem"] == "the Hub does not answer: nobody can log in: https://a.example: no answer"
+    front.leaf()
+    front.HUB_SECONDS = 0
+    with pytest.raises(front.Sorry, match="nobody can log in") as refusal:
+        front.front({"url": "https://127.0.0.1:40443/"})
+    assert refusal.value.temporary
+
+
 def rehearsing(head: Head) -> Any:
     head.module("hub_people").init()
     head.module("hub_front").leaf()

@@ -18,6 +18,7 @@ from hub_kit import PROGRAMS
 from slurm_kit import KEY, parsed, site
 
 from vcluster.model import Role
+from vcluster.render import render
 from vcluster.stacks import jupyterhub
 from vcluster.stacks.slurm import SlurmStack
 from vcluster.stacks.userdata import lean
@@ -166,6 +167,21 @@ def test_passwords_of_the_users_choice() -> None:
     assert "our-own-class-word" not in found["/var/lib/vcluster/spec.yaml"]
 
 
+def test_pam_has_a_service_of_its_own_that_holds_nobody_up(head: dict[str, str]) -> None:
+    path = "/etc/pam.d/vcluster-jupyterhub"
+    assert path not in head
+    text = files(Role.HEAD, auth={"method": "pam"})[path]
+    rules = [line for line in text.splitlines() if not line.startswith("#")]
+    assert rules == ["auth required pam_unix.so nodelay", "@include common-account"]
+    assert 'own.service = "vcluster-jupyterhub"' in head[f"{LIBRARY}/hub_login.py"]
+
+
+def test_what_a_visitor_says_of_where_they_are_does_not_get_through_the_front_door(head: dict[str, str]) -> None:
+    values = {"cluster": "demo", "domain": "hub.example.org", "email": None, "proxy_port": 8000}
+    for text in (head["/etc/caddy/Caddyfile"], render("jupyterhub/Caddyfile.j2", **values)):
+        assert re.search(r"reverse_proxy [^}]*header_up -X-Real-Ip", text)
+
+
 def test_a_client_secret_is_as_systemd_reads_it() -> None:
     auth = {"method": "github", "client_id": "abcdefgh", "client_secret": {"env": "S"}}
     found = files(Role.HEAD, {"client_secret": 'a"b\\c$d e'}, auth=auth)
@@ -191,10 +207,17 @@ def test_processors_are_shared_where_notebooks_run_and_nowhere_else() -> None:
     assert "default_queue_depth=1000" in conf
 
 
-def test_a_class_of_127_fits_into_novas_user_data() -> None:
-    where = site(("cpu", 40), jupyterhub={"people": {"count": 127}, "class_size": 80})
+@pytest.mark.parametrize("method", ["shared-password", "native", "firstuse", "pam", "github"])
+def test_a_class_of_127_fits_into_novas_user_data(method: str) -> None:
+    auth = {"client_id": "abcdefgh", "client_secret": {"env": "S"}} if method == "github" else {}
+    hub = {"people": {"count": 127}, "class_size": 80, "auth": {"method": method, **auth}}
+    where = replace(site(("cpu", 40), jupyterhub=hub), secrets={"client_secret": "s" * 40})
     text = SlurmStack().user_data(where, where.slots[0])
     assert len(gzip.compress(text.encode(), mtime=0)) < NOVA
+    # Each has what its way to log in needs, and not what others do.
+    own = {path for path in parsed(text)[1] if path.endswith(("/vcluster_own.py", "/vcluster_provider.py"))}
+    wanted = {"native": "vcluster_own", "firstuse": "vcluster_own", "github": "vcluster_provider"}.get(method)
+    assert own == ({f"/usr/local/lib/vcluster/jupyterhub/{wanted}.py"} if wanted else set())
 
 
 def test_people_are_in_the_first_list(head: dict[str, str]) -> None:

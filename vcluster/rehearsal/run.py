@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import resource
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,9 @@ from vcluster.rehearsal.client import Account, Door, Pace, Visit, visit
 __all__ = ["Hub", "Rehearsal", "Script", "Told", "guests", "rehearse"]
 
 END_TRIES = 3
+
+FILES, FILES_EACH = 256, 8
+"""Files that this process may have open beside the users', and each user's: a browser has up to six connections."""
 
 TELL_EVERY = 5.0
 """Seconds between two words on how it goes."""
@@ -120,7 +124,26 @@ def rehearse(
         told: takes a sentence on how it goes, now and then.
         cancel: set from another thread, it sends all users home.
     """
-    return asyncio.run(_rehearse(door, accounts, script, told, cancel or threading.Event()))
+    with _open_files(FILES + FILES_EACH * len(accounts)):
+        return asyncio.run(_rehearse(door, accounts, script, told, cancel or threading.Event()))
+
+
+@contextmanager
+def _open_files(needed: int) -> Iterator[None]:
+    """Let this process open so many files, as far as it may; the limit is put back afterwards, being everybody's.
+
+    A shell on macOS allows 256, and a class's browsers need more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def _rehearse(

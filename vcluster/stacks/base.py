@@ -70,7 +70,7 @@ class Control(Protocol):
     """The scheduler of a running cluster, asked through the head.
 
     Attributes:
-        silence: why the head told nothing when it was last asked; empty when it told something.
+        silence: why the head told nothing when it was last asked, or why its Hub does not start; else empty.
     """
 
     silence: str
