@@ -57,12 +57,15 @@ def test_without_a_hub_there_is_nothing_of_it() -> None:
 
 
 def test_programs_are_whole(head: dict[str, str], worker: dict[str, str]) -> None:
-    for path, text in {**head, **worker}.items():
+    github = {"method": "github", "client_id": "abcdefgh", "client_secret": {"env": "S"}}
+    others = (files(Role.HEAD, {"client_secret": "s"}, auth=auth) for auth in ({"method": "native"}, github))
+    every = {**head, **worker, **{path: text for each in others for path, text in each.items()}}
+    for path, text in every.items():
         if (path.startswith(LIBRARY) and not path.endswith("prolog")) or re.search(
             r"sbin/vcluster-(hub|notebook)$", path
         ):
             ast.parse(text, path)
-    named = {path.rsplit("/", 1)[1] for path in (*head, *worker)}
+    named = {path.rsplit("/", 1)[1] for path in every}
     assert {path.name for path in PROGRAMS.glob("*.py")} <= named
 
 
