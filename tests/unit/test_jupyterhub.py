@@ -57,12 +57,15 @@ def test_without_a_hub_there_is_nothing_of_it() -> None:
 
 
 def test_programs_are_whole(head: dict[str, str], worker: dict[str, str]) -> None:
-    for path, text in {**head, **worker}.items():
+    github = {"method": "github", "client_id": "abcdefgh", "client_secret": {"env": "S"}}
+    others = (files(Role.HEAD, {"client_secret": "s"}, auth=auth) for auth in ({"method": "native"}, github))
+    every = {**head, **worker, **{path: text for each in others for path, text in each.items()}}
+    for path, text in every.items():
         if (path.startswith(LIBRARY) and not path.endswith("prolog")) or re.search(
             r"sbin/vcluster-(hub|notebook)$", path
         ):
             ast.parse(text, path)
-    named = {path.rsplit("/", 1)[1] for path in (*head, *worker)}
+    named = {path.rsplit("/", 1)[1] for path in every}
     assert {path.name for path in PROGRAMS.glob("*.py")} <= named
 
 
@@ -207,10 +210,17 @@ def test_processors_are_shared_where_notebooks_run_and_nowhere_else() -> None:
     assert "default_queue_depth=1000" in conf
 
 
-def test_a_class_of_127_fits_into_novas_user_data() -> None:
-    where = site(("cpu", 40), jupyterhub={"people": {"count": 127}, "class_size": 80})
+@pytest.mark.parametrize("method", ["shared-password", "native", "firstuse", "pam", "github"])
+def test_a_class_of_127_fits_into_novas_user_data(method: str) -> None:
+    auth = {"client_id": "abcdefgh", "client_secret": {"env": "S"}} if method == "github" else {}
+    hub = {"people": {"count": 127}, "class_size": 80, "auth": {"method": method, **auth}}
+    where = replace(site(("cpu", 40), jupyterhub=hub), secrets={"client_secret": "s" * 40})
     text = SlurmStack().user_data(where, where.slots[0])
     assert len(gzip.compress(text.encode(), mtime=0)) < NOVA
+    # Each has what its way to log in needs, and not what others do.
+    own = {path for path in parsed(text)[1] if path.endswith(("/vcluster_own.py", "/vcluster_provider.py"))}
+    wanted = {"native": "vcluster_own", "firstuse": "vcluster_own", "github": "vcluster_provider"}.get(method)
+    assert own == ({f"/usr/local/lib/vcluster/jupyterhub/{wanted}.py"} if wanted else set())
 
 
 def test_people_are_in_the_first_list(head: dict[str, str]) -> None:

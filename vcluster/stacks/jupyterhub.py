@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vcluster.model import Role, Slot
 from vcluster.people import FIRST_UID, Person, class_size, people
 from vcluster.render import render
+from vcluster.spec_hub_cross import PROVIDERS
 from vcluster.stacks.base import ADMIN_UID
 from vcluster.stacks.userdata import File, lean
 
@@ -48,11 +49,14 @@ _ON_HEAD = (
     "hub_state.py",
     "jupyterhub_config.py",
     "vcluster_auth.py",
-    "vcluster_own.py",
-    "vcluster_provider.py",
     "vcluster_proxy.py",
     "vcluster_spawner.py",
 )
+_OF_THE_WAY = {
+    **dict.fromkeys(("firstuse", "native"), "vcluster_own.py"),
+    **dict.fromkeys(PROVIDERS, "vcluster_provider.py"),
+}
+"""What a way to log in needs, and no other: the user data of a class has little room."""
 _SSHD = ("/etc/ssh/sshd_config.d/20-vcluster-people.conf", "jupyterhub/sshd.conf.j2", 0o644)
 _HEAD = (
     _SSHD,
@@ -141,7 +145,8 @@ def files(site: Site, role: Role, values: Mapping[str, Any]) -> Iterator[File]:
         yield File(f"{UNITS}/vcluster-quota.service", render("jupyterhub/vcluster-quota.service", **more), 0o644)
     if hub.auth.method == "pam":
         yield File("/etc/pam.d/vcluster-jupyterhub", render("jupyterhub/pam"), 0o644)
-    for name in _ON_HEAD:
+    own = _OF_THE_WAY.get(hub.auth.method)
+    for name in (*_ON_HEAD, *([own] if own else [])):
         yield File(f"{LIBRARY}/{name}", lean(render(f"jupyterhub/{name}")))
     yield _data("hub.json", facts(site))
     yield _list(site.spec)
