@@ -125,7 +125,8 @@ class BringUp(Outlook):
         if not told:
             self._keep_on_head(spec)
         head = next((machine for machine in result.status.machines if machine.role == Role.HEAD), None)
-        door = self._open_door(spec, head.endpoint if head else None, head.web if head else None, cancel)
+        ways = (head.endpoint, head.web) if head else (None, None)
+        door = self._open_door(spec, *ways, cancel, order.end)
         return replace(result, hub=door) if door else result
 
     def _refuse_expired(self, observed: Observed) -> None:

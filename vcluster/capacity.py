@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vcluster.errors import Problem, SpecError
 from vcluster.model import Flavor, Role, Slot
@@ -33,8 +33,10 @@ class GroupCapacity:
         each: how many notebooks fit onto a worker.
         by_cpu: how many would, for the processors alone.
         by_memory: likewise for the memory, without what the machine keeps for itself.
+        by_gpu: likewise for the GPUs; None where a notebook wants none.
         cpus: processors of a notebook.
         memory: MiB of a notebook.
+        gpus: GPUs of a notebook.
         kept: MiB that each machine keeps for itself.
     """
 
@@ -44,8 +46,10 @@ class GroupCapacity:
     each: int
     by_cpu: int
     by_memory: int
+    by_gpu: int | None
     cpus: int
     memory: int
+    gpus: int
     kept: int
 
     @property
@@ -53,14 +57,26 @@ class GroupCapacity:
         """How many fit onto all of the group's workers."""
         return self.workers * self.each
 
+    @property
+    def unshared(self) -> int:
+        """How many fit onto a worker for what is never shared, as processors may be."""
+        return self.by_memory if self.by_gpu is None else min(self.by_memory, self.by_gpu)
+
     def __str__(self) -> str:
-        limit = "memory is" if self.by_memory < self.by_cpu else "processors are"
-        workers = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
-        notebook = f"{self.cpus} cpu{'' if self.cpus == 1 else 's'} and {self.memory} MiB each"
+        limit = "processors are"
+        if self.unshared < self.by_cpu:
+            limit = "memory is" if self.unshared == self.by_memory else "GPUs are"
+        workers = _several(self.workers, "worker")
+        gpus = f", {_several(self.gpus, 'GPU')}" if self.gpus else ""
+        notebook = f"{_several(self.cpus, 'cpu')}{gpus} and {self.memory} MiB each"
         keeps = f"a worker keeps {self.kept} MiB for itself"
         return (
             f"{self.group}: {workers} × {self.each} of profile {self.profile}, {notebook} ({limit} the limit; {keeps})"
         )
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +123,25 @@ def group_of(spec: ClusterSpec, profile: ProfileSpec) -> str:
     return profile.partition or spec.workers[0].name
 
 
-def per_node(flavor: Flavor, profile: ProfileSpec, oversubscribe: int) -> tuple[int, int]:
-    """How many notebooks a machine takes for its processors, and how many for its memory."""
-    return (
+class Limits(NamedTuple):
+    """How many notebooks a machine takes for its processors, its memory, and its GPUs; None where they want none."""
+
+    cpu: int
+    memory: int
+    gpu: int | None
+
+    @property
+    def each(self) -> int:
+        """How many it takes."""
+        return min(limit for limit in self if limit is not None)
+
+
+def per_node(flavor: Flavor, gpus: int, profile: ProfileSpec, oversubscribe: int) -> Limits:
+    """What a machine takes that has so many GPUs."""
+    return Limits(
         oversubscribe * (flavor.cpus // profile.cpus),
         int(flavor.memory * SLURM_MEMORY) // profile.memory,
+        gpus // profile.gpus if profile.gpus else None,
     )
 
 
@@ -125,23 +155,25 @@ def capacity(spec: ClusterSpec, slots: Sequence[Slot]) -> Capacity | None:
     if hub is None:
         return None
     flavors = {slot.group: slot.flavor for slot in reversed(slots) if slot.role is Role.WORKER}
-    counts = {group.name: group.count for group in spec.workers}
+    workers = {group.name: group for group in spec.workers}
     groups: list[GroupCapacity] = []
     others: list[GroupCapacity] = []
     for profile in hub.profiles:
         name = group_of(spec, profile)
         if name not in flavors:
             continue  # a group without room for any worker
-        cpu, memory = per_node(flavors[name], profile, hub.cpu_oversubscribe)
+        limits = per_node(flavors[name], workers[name].gpus or 0, profile, hub.cpu_oversubscribe)
         found = GroupCapacity(
             group=name,
             profile=profile.name,
-            workers=counts[name],
-            each=min(cpu, memory),
-            by_cpu=cpu,
-            by_memory=memory,
+            workers=workers[name].count,
+            each=limits.each,
+            by_cpu=limits.cpu,
+            by_memory=limits.memory,
+            by_gpu=limits.gpu,
             cpus=profile.cpus,
             memory=profile.memory,
+            gpus=profile.gpus,
             kept=flavors[name].memory - int(flavors[name].memory * SLURM_MEMORY),
         )
         (others if any(group.group == name for group in groups) else groups).append(found)
@@ -152,16 +184,16 @@ def capacity(spec: ClusterSpec, slots: Sequence[Slot]) -> Capacity | None:
 
 
 def _proposals(groups: Iterable[GroupCapacity], absent: int, shared: int) -> Iterator[Proposal]:
-    """More workers; or more notebooks to a processor where memory allows, with as many workers as that needs."""
+    """More workers; or more notebooks to a processor where all else allows, with as many workers as that needs."""
     for group in groups:
         count = f"workers[{group.group}].count"
         if group.each and (more := group.workers + math.ceil(absent / group.each)) <= MOST_MACHINES:
             yield Proposal({count: more})
         alone = group.by_cpu // shared
-        if not alone or group.by_memory <= group.by_cpu:
+        if not alone or group.unshared <= group.by_cpu:
             continue
-        better = min(MOST_SHARED, math.ceil(group.by_memory / alone))
-        each = min(better * alone, group.by_memory)
+        better = min(MOST_SHARED, math.ceil(group.unshared / alone))
+        each = min(better * alone, group.unshared)
         if better > shared and each > group.each:
             needed = math.ceil((absent + group.total) / each)
             yield Proposal({count: max(needed, group.workers), "cpu_oversubscribe": better})

@@ -36,6 +36,7 @@ TABLE: Mapping[str, ChangeKind] = MappingProxyType(
         # The names of all workers that may ever be are in Slurm's configuration from the first boot.
         "workers[].max_count": _REFUSED,
         "workers[].flavor": _REFUSED,
+        "workers[].gpus": _REFUSED,
         "access.ssh_keys": _REFUSED,
         "access.allow_from": _REFUSED,
         "users[].name": _REFUSED,

@@ -241,7 +241,7 @@ class Cluster(Lifecycle):
 
         script = Script(within, Pace(lasting, profile=profile), seed)
         warn = partial(self._log, level="warning")
-        with guests(self._hub, users, warn, force=force) as (door, accounts):
+        with guests(self._hub, users, warn, seconds=within + lasting, force=force) as (door, accounts):
             return Report.of(rehearse(door, accounts, script, told=self._log, cancel=cancel), bound)
 
     def render(self, folder: Path) -> list[Path]:

@@ -6,17 +6,29 @@ import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from vcluster.errors import PermanentError, TemporaryError, UsageError
 from vcluster.model import CommandResult
 
-__all__ = ["Hub", "HubDoor", "HubPasswords", "HubPerson", "HubProvider", "HubStatus", "NewPerson", "Removed"]
+__all__ = [
+    "Hub",
+    "HubDoor",
+    "HubPasswords",
+    "HubPerson",
+    "HubProof",
+    "HubProvider",
+    "HubStatus",
+    "NewPerson",
+    "Removed",
+]
 
 HELPER = "/usr/local/sbin/vcluster-hub"
 TIMEOUT = 120.0
 FRONT_TIMEOUT = 400.0
 """Seconds for a Hub that is restarted because its address changed, on an emulated machine."""
+PROOF_MORE = 420.0
+"""Seconds for a proof beside the server's start: another proof that is under way, and the server's end."""
 
 Run = Callable[[str, str, float], CommandResult]
 """Runs a command line on the head with a standard input, for so many seconds at most."""
@@ -60,6 +72,33 @@ class HubDoor:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the passwords: what is printed as JSON is often kept."""
         return {"url": self.url, "fingerprint": self.fingerprint, "ca": self.ca}
+
+
+class HubFront(NamedTuple):
+    """What a Hub says to its address: whether nobody has seen its passwords yet, and whether it has ``proved`` itself
+    by starting a server since the head's boot.
+    """
+
+    door: HubDoor
+    first: bool
+    proved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HubProof:
+    """What came of trying whether the Hub starts servers.
+
+    Attributes:
+        seconds: from the request until the server was ready.
+        host: the worker that it ran on.
+        skipped: why none was started; empty when one was.
+        problem: what is left of it, or empty.
+    """
+
+    seconds: float = 0.0
+    host: str = ""
+    skipped: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +172,17 @@ class NewPerson:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """Who was turned out, where their files still are, and what could not be done; empty when all was."""
+    """Who was turned out, and where their files still are.
+
+    Attributes:
+        problem: what could not be done, or empty; to remove them again does what is left.
+        before: who of them had been removed already.
+    """
 
     names: tuple[str, ...]
     homes: tuple[str, ...]
     problem: str = ""
+    before: tuple[str, ...] = ()
 
 
 class Hub:
@@ -148,10 +193,14 @@ class Hub:
 
     Args:
         run: runs a command on the head.
+
+    Attributes:
+        warning: what the last call did not do although it did what it was asked for; or empty.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self.warning = ""
 
     def ask(self, *words: str, given: object = None, timeout: float = TIMEOUT) -> Any:
         """One call of ``vcluster-hub``.
@@ -177,8 +226,8 @@ class Hub:
         message = str(told.get("error", "no reason given"))
         raise (TemporaryError if told.get("temporary") else PermanentError)(message)
 
-    def front(self, url: str, people: Sequence[Mapping[str, Any]] = ()) -> tuple[HubDoor, bool]:
-        """Tell the Hub under which address people come; and whether nobody has seen its passwords yet.
+    def front(self, url: str, people: Sequence[Mapping[str, Any]] = ()) -> HubFront:
+        """Tell the Hub under which address people come.
 
         Args:
             people: everybody whom the spec names, each with ``name`` and ``uid``: who is new there comes in, who is not
@@ -195,7 +244,19 @@ class Hub:
                 remedy="`vcluster ssh NAME -- sudo journalctl -u jupyterhub` says why",
             )
         problem = (told.get("people") or {}).get("problem", "")
-        return HubDoor(told["url"], told["fingerprint"] or "", told["ca"] or "", problem=problem), bool(told["first"])
+        door = HubDoor(told["url"], told["fingerprint"] or "", told["ca"] or "", problem=problem)
+        return HubFront(door, bool(told["first"]), bool(told["proved"]))
+
+    def probe(self, seconds: float) -> HubProof:
+        """Have the Hub start a server and stop it, once for each boot of the head.
+
+        Args:
+            seconds: how long the server may take to be ready.
+
+        Raises:
+            PermanentError: it did not start; the message says why.
+        """
+        return HubProof(**self.ask("probe", given={"seconds": round(seconds)}, timeout=seconds + PROOF_MORE))
 
     def status(self) -> HubStatus:
         """How it is; a Hub that is down is an answer, not an error."""
@@ -218,16 +279,18 @@ class Hub:
         Raises:
             UsageError: one of the names is taken, or no name.
         """
-        return tuple(self._people("add", [asdict(person) for person in people])["added"])
+        told = self._people("add", [asdict(person) for person in people])
+        self.warning = str(told.get("problem", ""))
+        return tuple(told["added"])
 
     def remove(self, names: Sequence[str]) -> Removed:
-        """Let people in no more and end what they run; their files stay.
+        """Let people in no more and end what they run; their files stay. What was left the last time is done as well.
 
         Raises:
             UsageError: somebody is not known.
         """
         told = self._people("remove", list(names), timeout=300.0)
-        return Removed(tuple(told["removed"]), tuple(told["homes"]), told["problem"])
+        return Removed(tuple(told["removed"]), tuple(told["homes"]), told["problem"], tuple(told.get("before", ())))
 
     def passwords(self, who: str = "", password: str = "") -> HubPasswords:
         """The passwords, after one was changed.
@@ -243,15 +306,17 @@ class Hub:
         told = self._people("password", given)
         return HubPasswords(told["method"], told["class"] or "", told["admin"] or "", told["own"] or "")
 
-    def rehearsal_begin(self, users: int, *, force: bool = False) -> Mapping[str, Any]:
+    def rehearsal_begin(self, users: int, *, seconds: float = 0.0, force: bool = False) -> Mapping[str, Any]:
         """Make accounts for a rehearsal; gives ``users``, ``password``, ``url``, ``ca``, ``fingerprint``, ``capacity``.
+
+        Args:
+            seconds: how long it is planned to last: until then no other rehearsal takes it for one that was forgotten.
 
         Raises:
             UsageError: there is no room, or another rehearsal is going on and ``force`` is not set.
         """
-        told: Mapping[str, Any] = self._refused(
-            lambda: self.ask("rehearsal", "begin", given={"users": users, "force": force}, timeout=300.0)
-        )
+        given = {"users": users, "seconds": seconds, "force": force}
+        told: Mapping[str, Any] = self._refused(lambda: self.ask("rehearsal", "begin", given=given, timeout=300.0))
         return told
 
     def rehearsal_end(self) -> str:

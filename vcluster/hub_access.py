@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vcluster.access import Access
 from vcluster.doors import url_of
-from vcluster.errors import CancelledError, CloudError, DeadlineError, TemporaryError, UsageError, VclusterError
+from vcluster.errors import (
+    CancelledError,
+    CloudError,
+    DeadlineError,
+    PermanentError,
+    TemporaryError,
+    UsageError,
+    VclusterError,
+)
 from vcluster.frontdoor import check_domain
 from vcluster.hub import Hub, HubDoor, HubPasswords, HubPerson, HubStatus, NewPerson, Removed
 from vcluster.model import Endpoint, Health, MachineState, Observed
@@ -25,6 +34,9 @@ __all__ = ["HubAccess"]
 
 FRONT_TRIES = 3
 FRONT_EVERY = 5.0
+PROOF_SECONDS = 900.0
+"""For a notebook server to be ready, on an emulated machine that is busy; a real one takes some seconds."""
+LOOK_EVERY = 0.2
 
 
 class HubAccess(Access):
@@ -62,10 +74,16 @@ class HubAccess(Access):
             CloudError: the head did not answer.
         """
         with self._hub() as hub:
-            return hub.add([NewPerson(each) if isinstance(each, str) else each for each in people])
+            added = hub.add([NewPerson(each) if isinstance(each, str) else each for each in people])
+        if hub.warning:
+            self._log(hub.warning, level="warning")
+        return added
 
     def users_remove(self, names: Sequence[str]) -> Removed:
-        """Let people in no more: sessions, servers and jobs end, their files stay. Raises as :meth:`users_add`."""
+        """Let people in no more: sessions, servers and jobs end, their files stay. Raises as :meth:`users_add`.
+
+        Of who was removed already what is left is done.
+        """
         with self._hub() as hub:
             return hub.remove(names)
 
@@ -98,18 +116,28 @@ class HubAccess(Access):
             yield Hub(lambda command, stdin, timeout: remote.run(command, stdin=stdin, timeout=timeout))
 
     def _open_door(
-        self, spec: ClusterSpec, endpoint: Endpoint | None, web: Endpoint | None, cancel: threading.Event | None
+        self,
+        spec: ClusterSpec,
+        endpoint: Endpoint | None,
+        web: Endpoint | None,
+        cancel: threading.Event | None,
+        end: float = float("inf"),
     ) -> HubDoor | None:
         """Tell the Hub its address and the spec's people, once the cluster is ready; None without a Hub.
+
+        Ready means that the Hub starts servers: once for each boot of the head it has to.
 
         Args:
             endpoint: the head's SSH.
             web: where its port 443 is reached.
+            end: when time is up, by the run's clock.
 
         Raises:
             UsageError: the head has no address.
             SpecError: the domain does not point at it.
-            CloudError: it did not answer, again and again.
+            CloudError: it did not answer or started no server, again and again.
+            DeadlineError: time was up before it had started one.
+            CancelledError: ``cancel`` was set.
         """
         if spec.jupyterhub is None:
             return None
@@ -124,9 +152,12 @@ class HubAccess(Access):
             try:
                 check_domain(spec, web.host)
                 with self._hub(endpoint) as hub:
-                    door, first = hub.front(url, everybody)
+                    door, first, proved = hub.front(url, everybody)
                     if door.problem:
-                        self._log(f"not all who left are out of the Hub: {door.problem}", level="warning")
+                        self._log(f"not all is as the spec has the Hub's people: {door.problem}", level="warning")
+                    if not proved:
+                        self._prove(hub, end, wait)
+                    # Only now: who is shown passwords is never shown them again, and would not see those of a failure.
                     return replace(door, passwords=hub.passwords()) if first else door
             except TemporaryError as error:
                 if attempt + 1 == FRONT_TRIES:
@@ -136,6 +167,33 @@ class HubAccess(Access):
                 if wait.is_set():
                     raise CancelledError("interrupted before the Hub knew its address") from error
         raise TemporaryError("the Hub was not told its address")
+
+    def _prove(self, hub: Hub, end: float, cancel: threading.Event) -> None:
+        """Have a server started, and tell how long that took."""
+        left = min(PROOF_SECONDS, end - self._clock().now())
+        remedy = f"`vcluster ssh {self.name} -- sudo journalctl -u jupyterhub` says more; then `vcluster up` again"
+        if left < 1.0:
+            raise DeadlineError("time is up: the Hub has not started a notebook server yet", remedy=remedy)
+        self._log("the Hub starts a notebook server, to prove that it can")
+        pool = ThreadPoolExecutor(1, "vcluster-proof")
+        try:
+            asked = pool.submit(hub.probe, left)
+            while not asked.done():
+                if cancel.wait(LOOK_EVERY):
+                    # With the connection the call ends here; the head puts away what it began.
+                    raise CancelledError("interrupted while the Hub started a notebook server")
+            proof = asked.result()
+        except PermanentError as error:
+            text = f"the Hub starts no notebook server: {error.message}"
+            raise (TemporaryError if self._clock().now() < end else DeadlineError)(text, remedy=remedy) from error
+        finally:
+            pool.shutdown(wait=False)
+        if proof.problem:
+            self._log(f"the server that proved the Hub is not gone: {proof.problem}", level="warning")
+        if proof.skipped:
+            self._log(f"the Hub was not asked for a notebook server: {proof.skipped}")
+        else:
+            self._log(f"a notebook server started on {proof.host} in {proof.seconds:.0f} s")
 
     def _hub_seen(self, spec: ClusterSpec | None, observed: Observed) -> HubStatus | None:
         """How the Hub is, for a picture of the whole cluster; None where there is none, or where nobody can tell."""

@@ -6,9 +6,11 @@ from vcluster.actions import NOTE_READY, Goal
 from vcluster.expiry import expiry_of
 from vcluster.model import Machine, MachineState, Observed, Part, Port
 
-__all__ = ["UNREACHED", "expired", "hangs", "stays", "stuck", "unlisted", "watched"]
+__all__ = ["PORT_LOST", "UNREACHED", "expired", "hangs", "port_lost", "stays", "stuck", "unlisted", "watched"]
 
 UNREACHED = "the cloud says that it is on, but it cannot be reached from here (allow_from, VPN, jump host?)"
+
+PORT_LOST = "its port was deleted, and the head knows it by the address that went with that"
 
 DELETING_PATIENCE = 300.0
 """Seconds for which a run watches a machine being deleted before it goes on without waiting for that."""
@@ -36,6 +38,21 @@ def stuck(goal: Goal, machine: Machine, now: float) -> str:
     if machine.state is MachineState.DELETING and seen > DELETING_PATIENCE:
         return f"it is still being deleted after {seen:.0f} s"
     return ""
+
+
+def port_lost(seen: Observed, head: Machine | None, port: Port | None) -> str:
+    """Why a worker that is missing is not made; empty when it may be.
+
+    Every place has its port before the head is made, and the head has all their addresses from its first boot: in
+    slurm.conf, in its list of hosts, in its firewall. A port that is made later, or is to be, has another one.
+
+    Args:
+        port: the worker's, if there is one.
+    """
+    ready = seen.notes.get(NOTE_READY, "")
+    if head is None or head.state is MachineState.DELETING or not (ready.isascii() and ready.isdigit()):
+        return ""
+    return PORT_LOST if port is None or port.created > float(ready) else ""
 
 
 def hangs(goal: Goal, part: Part, now: float) -> str:

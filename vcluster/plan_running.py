@@ -12,7 +12,7 @@ from vcluster.model import Health, Machine, MachineState, Network, Observed, Par
 from vcluster.plan_absent import free_networks, free_ports
 from vcluster.plan_claim import Claim, Standing, judge
 from vcluster.plan_faults import is_about_quota, is_without_host, placed
-from vcluster.plan_limits import UNREACHED, expired, stays, stuck, unlisted
+from vcluster.plan_limits import UNREACHED, expired, port_lost, stays, stuck, unlisted
 from vcluster.plan_parts import StandingParts, Volumes, healed_notes, plan_parts, plan_volumes
 
 __all__ = ["Running"]
@@ -297,6 +297,8 @@ class Running:
                 continue
             if self.attempts.spent(name):
                 self.lost[name] = f"it failed {self.attempts.made(name)} times"
+            elif name != self.head_name and (why := port_lost(self.seen, self.head, self.ports.get(name))):
+                self.lost[name] = why
             else:
                 missing.append(slot)
         return missing

@@ -124,7 +124,11 @@ class HeadControl:
                 self._not_before = time.monotonic() + JUMP_EVERY
             return {}
         told = _parse(result)
-        self.silence = "" if told else (result.stderr.strip().splitlines() or ["it is not configured yet"])[-1]
+        lines = result.stderr.strip().splitlines()
+        if told:
+            self.silence = next((line for line in lines if line.startswith("JupyterHub")), "")
+        else:
+            self.silence = (lines or ["it is not configured yet"])[-1]
         return told
 
     def _answers(self, endpoint: Endpoint) -> bool:

@@ -162,6 +162,8 @@ class Reconciler:
                         raise ClaimedError(current.claimed, observed)
                     if self._certain():
                         self._left_out.check(observed, self._ref.name)
+                        if lost := [f"{name}: {current.lost[name]}" for name in current.degraded]:
+                            self._send(Log, level="warning", message=f"it goes on without {some(lost)}")
                         return Outcome(observed, self._changed, current.degraded)
                     self._wait(current)
                     continue

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vcluster.actions import Goal, Plan, Power
 from vcluster.errors import CloudError, PermanentError, QuotaError, VclusterError
 from vcluster.model import Observed, Role
-from vcluster.plan_limits import UNREACHED
+from vcluster.plan_limits import PORT_LOST, UNREACHED
 
 __all__ = ["ClaimedError", "Outcome", "final_error", "some"]
 
@@ -68,9 +68,12 @@ def _remedy(current: Plan, goal: Goal, name: str) -> str:
         return f"`vcluster logs {name}` shows its console; `vcluster start {name}` tries again, its disk is kept"
     if head in current.lost:
         return f"mend the cause, then `vcluster down {name}` and `vcluster up` again"
-    if not current.lost:
-        return f"`vcluster status {name}` shows how it is; the same command goes on from there"
-    return f"mend the cause, then `vcluster replace {name} {min(current.lost, default='MACHINE')}` tries anew"
+    if PORT_LOST in current.lost.values():
+        return (
+            f"save what is needed (vcluster cp), then `vcluster down {name}` and `vcluster up` give all new addresses"
+        )
+    anew = f"mend the cause, then `vcluster replace {name} {min(current.lost, default='MACHINE')}` tries anew"
+    return anew if current.lost else f"`vcluster status {name}` shows how it is; the same command goes on from there"
 
 
 def some(phrases: Sequence[str], most: int = 3) -> str:

@@ -149,7 +149,7 @@ class View:
 
     @property
     def silence(self) -> str:
-        """Why the head tells nothing, in brackets; empty where it does, or nobody asks it."""
+        """Why the head tells nothing or its Hub does not start, in brackets; empty where all is well or nobody asks."""
         why = self.control.silence if self.control is not None else ""
         return f" ({why})" if why else ""
 

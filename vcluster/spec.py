@@ -130,6 +130,14 @@ class WorkerGroup(Model):
     flavor: AnyFlavor = Field(
         default="small", description=_FLAVOR, examples=["large", {"cpus": 1, "memory": "1G", "disk": "6G"}]
     )
+    gpus: Annotated[
+        int | None, Field(strict=True, ge=0, le=64), AfterValidator(lambda value: value or None), Kind("whole number")
+    ] = Field(
+        default=None,
+        description="How many NVIDIA GPUs each machine has; jobs ask with `--gres=gpu:1`. The image brings the driver. "
+        "Default: none",
+        examples=[1],
+    )
     root_disk: RootDisk = Field(default=None, description=_ROOT_DISK, examples=["60G"])
     image: ImageName = Field(default=None, description=_IMAGE, examples=["Featured-Ubuntu24"])
     availability_zone: Zone = Field(default=None, description=_ZONE, examples=["nova"])

@@ -147,6 +147,9 @@ def _not_local(data: Any) -> Iterator[Trouble]:
             if _get(section, key) is not None:
                 remedy = "leave it out; the flavor says the disk's size" if key == "root_disk" else "leave it out"
                 yield Trouble((*place, key), "means nothing on the local cloud", remedy, key=True)
+    for index, group in enumerate(_list(data, "workers")):
+        if _get(group, "gpus", 0) != 0:
+            yield Trouble(("workers", index, "gpus"), "must be 0 on the local cloud: its machines have none")
 
 
 def _groups(data: Any) -> Iterator[Trouble]:

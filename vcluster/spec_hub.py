@@ -187,7 +187,7 @@ class ProfileSpec(Model):
     )
     time: SlurmTime = Field(default="8:00:00", description="How long a notebook may run", examples=["2:00:00"])
     gpus: Annotated[int, Field(strict=True, ge=0, le=64), Kind("whole number")] = Field(
-        default=0, description="GPUs; only 0 for now"
+        default=0, description="GPUs; its worker group's `gpus` says how many there are", examples=[1]
     )
     partition: Annotated[Text | None, AfterValidator(hub.partition), pattern(checks.NAME), Kind("name")] = Field(
         default=None, description="The worker group that it runs on. Default: the first", examples=["cpu"]

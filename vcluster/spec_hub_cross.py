@@ -191,14 +191,10 @@ def hub(data: Any) -> list[Trouble]:
     if isinstance(_get(data, "profiles"), list | tuple) and not profiles:
         found.append(Trouble(("profiles",), "must not be empty", "leave it out for one of 1 CPU and 1G"))
     names = [_get(profile, "name", "standard") for profile in profiles]
-    for index, (profile, name) in enumerate(zip(profiles, names, strict=True)):
+    for index, name in enumerate(names):
         if name in names[:index]:
             what = f"two profiles are called {show(name)}"
             found.append(Trouble(("profiles", index, "name"), what, "give each its own name"))
-        gpus = _get(profile, "gpus", 0)
-        if isinstance(gpus, int) and not isinstance(gpus, bool) and gpus > 0:
-            what = f"must be 0, got {gpus}: Slurm is not told of GPUs yet"
-            found.append(Trouble(("profiles", index, "gpus"), what, "leave it out"))
     return found
 
 
@@ -218,12 +214,13 @@ def cluster(data: Any) -> Iterator[Trouble]:
     if _get(section, "domain") is not None and hidden:
         remedy = "leave it out, or give the head a public address"
         yield Trouble((place, "domain"), "is given although the head has no public address", remedy, key=True)
-    for trouble in (*_profiles(data, section), *_names(data, section)):
+    for trouble in (*_profiles(data, section), *_names(data, section), *_logins(section)):
         yield trouble.under((place,))
 
 
 def _profiles(data: Any, section: Any) -> Iterator[Trouble]:
-    groups = [_get(group, "name", "cpu") for group in _list(data, "workers")] or ["cpu"]
+    workers = _list(data, "workers") or [{}]
+    groups = [_get(group, "name", "cpu") for group in workers]
     limit = _get(_get(data, "slurm", {}), "max_time", "UNLIMITED")
     for index, profile in enumerate(_list(section, "profiles")):
         partition = _get(profile, "partition")
@@ -232,6 +229,9 @@ def _profiles(data: Any, section: Any) -> Iterator[Trouble]:
             yield Trouble(
                 ("profiles", index, "partition"), f"there is no group {show(partition)}", f"there is: {there}"
             )
+        elif what := _too_many_gpus(profile, workers[groups.index(partition) if partition in groups else 0]):
+            remedy = "workers[].gpus says how many each machine has; partition names another group"
+            yield Trouble(("profiles", index, "gpus"), what, remedy)
         try:
             asked, most = seconds(_get(profile, "time", "8:00:00")), seconds(limit)
         except RefusedError:
@@ -239,6 +239,31 @@ def _profiles(data: Any, section: Any) -> Iterator[Trouble]:
         if most is not None and (asked is None or asked > most):
             remedy = "lower it, or raise max_time"
             yield Trouble(("profiles", index, "time"), f"must be at most slurm's max_time, {show(limit)}", remedy)
+
+
+def _too_many_gpus(profile: Any, group: Any) -> str:
+    asked, there = _get(profile, "gpus", 0), _get(group, "gpus", 0)
+    if not isinstance(asked, int) or not isinstance(there, int) or asked <= there:
+        return ""
+    name = show(_get(group, "name", "cpu"))
+    most = f"must be at most {there}" if there else "must be 0"
+    return f"{most}, got {asked}: a worker of group {name} has {there or 'no'} GPU{'' if there == 1 else 's'}"
+
+
+def _logins(section: Any) -> Iterator[Trouble]:
+    """GitHub tells a Hub no e-mail address that it has not been told to show, so those are nobody's there."""
+    group = _get(section, "people", {})
+    if _get(_get(section, "auth", {}), "method") != "github" or isinstance(group, Mapping):
+        return
+    lost = [row for row in people.parse_csv(_get(group, "csv", ""))[0] if row.email and not row.login]
+    remedy = "GitHub goes by logins: add a column login, or take the address out if the name is the login"
+    for row in lost[: people.MOST_TROUBLES]:
+        yield Trouble(
+            ("people", "csv"), f"line {row.line} of the CSV: {row.name} has an e-mail address and no login", remedy
+        )
+    if lost[people.MOST_TROUBLES :]:
+        more = len(lost) - people.MOST_TROUBLES
+        yield Trouble(("people", "csv"), f"and {more} more lines without a login")
 
 
 def _names(data: Any, section: Any) -> Iterator[Trouble]:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode, urlsplit
 
-from hub_state import SECRETS, Sorry, facts, read
+from hub_state import ROOT, SECRETS, Sorry, facts, read
 
 PAGE = 200
 AT_ONCE = 8
@@ -22,6 +22,10 @@ class Down(Sorry):
     """The Hub does not answer."""
 
     temporary = True
+
+
+class Silent(Down):
+    """It says nothing at all."""
 
 
 class Hub:
@@ -39,7 +43,7 @@ class Hub:
         self._token = token()
 
     def ask(self, method, path, body=None, *, expected=OK, accept="application/json"):
-        """The JSON of an answer (None where there is none), and its status."""
+        """The JSON of an answer (None where there is none, its text where it is none), and its status."""
         link = http.client.HTTPConnection(self.address, self.port, timeout=self.timeout)
         headers = {"Authorization": f"token {self._token}", "Accept": accept, "Content-Type": "application/json"}
         try:
@@ -47,13 +51,13 @@ class Hub:
             answer = link.getresponse()
             text, status = answer.read(), answer.status
         except (OSError, http.client.HTTPException) as error:
-            raise Down(f"the Hub does not answer: {error or type(error).__name__}") from error
+            raise Silent(f"the Hub does not answer: {not_started() or error or type(error).__name__}") from error
         finally:
             link.close()
         try:
             told = json.loads(text) if text.strip() else None
         except ValueError:
-            told = None
+            told = text.decode(errors="replace")
         if status not in expected:
             why = told.get("message", "") if isinstance(told, dict) else ""
             raise (Down if status >= 500 else Sorry)(f"the Hub says {status} to {method} {path}: {why}")
@@ -78,6 +82,12 @@ class Hub:
         """Make a user known; one who is known already is no error."""
         self.ask("POST", f"/users/{quote(name)}", expected=(*OK, 409))
 
+    def why_not(self, name):
+        """Why somebody's server did not start, in the Hub's words."""
+        told, _ = self.ask("GET", f"/users/{quote(name)}/server/progress", accept="text/event-stream")
+        events = [json.loads(line[5:]) for line in str(told or "").splitlines() if line.startswith("data:")]
+        return next((event["message"] for event in events if event.get("failed")), "the Hub does not say why")
+
     def forget(self, name, timeout=60):
         """Stop a user's server, end their sessions and forget them. Not known: no error."""
         end = time.monotonic() + timeout
@@ -91,9 +101,34 @@ class Hub:
             time.sleep(1)
 
     def forget_all(self, names):
-        """As :meth:`forget`, for many at once."""
+        """As :meth:`forget`, for many at once; for each with whom it did not go, the reason."""
+        silent = []
+
+        def why_not(name):
+            try:
+                # Each would wait for itself until it is sure that nobody answers.
+                if silent:
+                    raise silent[0]
+                self.forget(name)
+            except Silent as error:
+                silent.append(error)
+                return str(error)
+            except Sorry as error:
+                return str(error)
+            return ""
+
+        names = list(names)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(self.forget, names))
+            return {name: why for name, why in zip(names, pool.map(why_not, names), strict=True) if why}
+
+
+def not_started():
+    """Why the Hub could not start, as it left word (hub_login.py); empty for nothing known."""
+    try:
+        path = ROOT / facts().get("state", "").lstrip("/") / "problem"
+        return " ".join(path.read_text(encoding="utf-8", errors="replace")[:500].split())
+    except OSError:
+        return ""
 
 
 def token():

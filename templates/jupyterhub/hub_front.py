@@ -13,7 +13,7 @@ import ssl
 import time
 from urllib.parse import urlsplit
 
-from hub_api import wait_until_up
+from hub_api import Down, not_started, wait_until_up
 from hub_state import ROOT, Sorry, alone, facts, gid, keep, read, run, write
 
 TLS = ROOT / "etc/vcluster/tls"
@@ -72,6 +72,8 @@ def front(given):
         time.sleep(1)  # it still answers for a moment
     if before != url or old is None:
         ready = wait_until_up(HUB_SECONDS)
+    if not ready and (why := not_started()):
+        raise Down(f"the Hub does not start: {why}")
     return {"url": url, "first": read("shown.json") is None, "ready": ready, **authority()}
 
 

@@ -14,17 +14,22 @@ from vcluster_auth import authenticator
 TRIES = 3
 SECONDS = 10
 
+PROBLEM = "problem"
+"""Beside the Hub's database: why it could not start, for who asks how it is."""
+
 
 def login(c, hub, state):
     """Choose the authenticator's class and set what it needs."""
     auth = hub["auth"]
     method, options, allow = auth["method"], auth.get("options") or {}, auth["allow"]
+    (state / PROBLEM).unlink(missing_ok=True)
     chosen = authenticator(method)
     c.JupyterHub.authenticator_class = chosen
     own = c[chosen.__name__]
     if method == "pam":
-        own.service = "login"
+        own.service = "vcluster-jupyterhub"
         own.open_sessions = False
+        own.executor_threads = 8
     elif method == "native":
         import nativeauthenticator
 
@@ -42,6 +47,7 @@ def login(c, hub, state):
         own.client_secret = os.environ.get("VCLUSTER_CLIENT_SECRET", "")
         own.oauth_callback_url = f"{public_url(hub)}hub/oauth_callback"
         own.allow_all = False
+        own.auth_state_groups_key = lambda _state: ()  # groups of the Hub's own are ours to give
         {"github": github, "globus": globus, "cilogon": cilogon, "oidc": oidc}[method](own, options, allow, state)
 
 
@@ -54,10 +60,13 @@ def github(own, options, allow, _state):
 
 
 def globus(own, options, allow, _state):
+    # Its own choice asks for people's files, and not for their addresses.
+    own.scope = ["openid", "profile", "email"]
     if options.get("identity_provider"):
         own.identity_provider = options["identity_provider"]
     if allow["groups"]:
         own.allowed_globus_groups = set(allow["groups"])
+        own.scope = [*own.scope, "urn:globus:auth:scope:groups.api.globus.org:view_my_groups_and_memberships"]
 
 
 def cilogon(own, options, allow, _state):
@@ -68,13 +77,18 @@ def cilogon(own, options, allow, _state):
 
 
 def oidc(own, options, allow, state):
-    known = discover(options["issuer"], state) if options.get("issuer") else {}
+    known, problem = discover(options["issuer"], state) if options.get("issuer") else ({}, "")
     for ours, theirs in (
         ("authorize_url", "authorization_endpoint"),
         ("token_url", "token_endpoint"),
         ("userdata_url", "userinfo_endpoint"),
     ):
-        setattr(own, ours, options.get(ours) or known.get(theirs) or "")
+        url = options.get(ours) or known.get(theirs)
+        if not url:
+            # systemd starts the Hub again, and nobody could log in until then anyway; `status` and `up` say why.
+            (state / PROBLEM).write_text(f"nobody can log in: {problem or f'the provider tells of no {theirs}'}")
+            sys.exit(problem or 1)
+        setattr(own, ours, url)
     own.scope = (options.get("scope") or "openid email profile").replace(",", " ").split()
     own.username_claim = options.get("username_claim") or "preferred_username"
     own.enable_pkce = True
@@ -85,8 +99,8 @@ def oidc(own, options, allow, state):
 
 
 def discover(issuer, state):
-    """What an issuer says of itself; what it said last time when it does not answer now."""
-    kept = state / "oidc.json"
+    """What an issuer says of itself, or said last time when it does not answer now; and why nothing is known."""
+    kept, problem = state / "oidc.json", ""
     for attempt in range(TRIES):
         try:
             address = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
@@ -95,12 +109,13 @@ def discover(issuer, state):
             if known.get("issuer", "").rstrip("/") != issuer.rstrip("/"):
                 raise ValueError(f"it calls itself {known.get('issuer')!r}")
             kept.write_text(json.dumps(known))
-            return known
+            return known, ""
         except (OSError, ValueError) as error:
-            sys.stderr.write(f"{issuer}: {error}\n")
+            problem = f"{issuer}: {error}"
+            sys.stderr.write(f"{problem}\n")
             time.sleep(attempt + 1)
     try:
         known = json.loads(kept.read_text())
-        return known if known.get("issuer", "").rstrip("/") == issuer.rstrip("/") else {}
     except (OSError, ValueError):
-        return {}
+        known = {}
+    return (known, "") if known.get("issuer", "").rstrip("/") == issuer.rstrip("/") else ({}, problem)

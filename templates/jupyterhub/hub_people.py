@@ -22,8 +22,10 @@ FIRST_ADDED = 20001
 EXTRA = ROOT / "var/lib/extrausers"
 SHARED = ROOT / "home/.vcluster/extrausers"
 HASHES = ROOT / "etc/vcluster/secrets/people-shadow.json"
+KEYS = ROOT / "etc/vcluster/keys"
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+RESERVED = "rehearsal"
 KINDS = ("user", "student", "instructor", "rehearsal")
 
 
@@ -63,6 +65,10 @@ def check_names(names):
     wrong = [name for name in names if not NAME.fullmatch(name)]
     if wrong:
         raise Sorry(f"no name for an account: {', '.join(map(repr, wrong))} (a to z, 0 to 9, - and _, at most 31)")
+    reserved = [name for name in names if name.startswith(RESERVED)]
+    if reserved:
+        # Whoever had such a name would go with the next rehearsal, and their files too.
+        raise Sorry(f"names that begin with {RESERVED} belong to rehearsals, choose others: {', '.join(reserved)}")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise Sorry(f"named twice: {', '.join(twice)}")
@@ -92,8 +98,13 @@ def add(given):
                 uid = old["uid"]
             known["people"][name] = {**person({**(old or {}), **entry}, uid), "added": True}
         keep(PEOPLE, known)
-        install(known)
-    return {"added": names}
+        problem = install(known)
+    return {"added": names, **told(problem)}
+
+
+def told(problem):
+    """A problem as part of an answer, where there is one."""
+    return {"problem": problem} if problem else {}
 
 
 def _is_account(name):
@@ -103,36 +114,62 @@ def _is_account(name):
 
 
 def remove(names):
-    """Let people in no more: their sessions and jobs end, their files stay."""
+    """Let people in no more: their sessions and jobs end, their files stay.
+
+    Of those who were removed before, what was left the last time is done.
+    """
     check_names(names)
     with alone():
         known = book()
-        strangers = [name for name in names if name not in known["people"]]
+        people, removed = known["people"], known["removed"]
+        strangers = [name for name in names if name not in people and name not in removed]
         if strangers:
             raise Sorry(f"not known here: {', '.join(strangers)}")
+        before = [name for name in names if name not in people]
         for name in names:
-            known["removed"][name] = known["people"].pop(name)
-        # From here on nobody of them gets in; their accounts go last, so that their jobs have a name until they end.
+            if name in people:
+                removed[name] = {**people.pop(name), "leaving": True}
+        # From here on nobody of them gets in. Their accounts stay until all that they run has ended, which is told to
+        # Slurm and to the Hub's helper by their names.
         keep(PEOPLE, known)
-    problem = turn_out(names)
+        install(known)
+    gone = {name: removed[name] for name in names if removed[name].get("leaving")}
+    problems = turn_out(gone)
     with alone():
-        install(book())
-    return {"removed": names, "homes": [str(home_of(n, known["removed"][n])) for n in names], "problem": problem}
+        known = book()
+        for name in set(gone) - set(problems):
+            known["removed"].get(name, {}).pop("leaving", None)
+        keep(PEOPLE, known)
+        problem = sentence(problems.values(), install(known))
+    homes = [str(home_of(name, removed[name])) for name in names]
+    return {"removed": names, "before": before, "homes": homes, "problem": problem}
 
 
-def turn_out(names):
-    """End the sessions, servers and jobs of people; gives what could not be done, as a sentence."""
-    problems = []
+def turn_out(people):
+    """End the sessions, servers, jobs and processes of people; for each with whom not all of that went, the reason.
+
+    Args:
+        people: their names and entries; they have accounts.
+    """
     try:
-        Hub(timeout=60).forget_all(names)
-    except Down as error:
-        problems.append(f"{error}; their sessions end when it is up and they are removed again")
-    for name in names:
+        problems = Hub(timeout=60).forget_all(people)
+    except Sorry as error:
+        problems = dict.fromkeys(people, str(error))
+    problems = {name: f"{why}; their sessions end when they are removed again" for name, why in problems.items()}
+    for name in people:
         try:
             run("scancel", "--quiet", f"--user={name}")
         except Sorry as error:
-            problems.append(str(error))
-    return "; ".join(dict.fromkeys(problems))
+            problems[name] = sentence([problems.get(name, ""), str(error)])
+    if people:
+        # What came by SSH, and what it left running here. On a worker all that they have is in jobs.
+        run("pkill", "--signal", "KILL", "--uid", ",".join(str(each["uid"]) for each in people.values()), check=False)
+    return problems
+
+
+def sentence(problems, *more):
+    """All of them as one, each once."""
+    return "; ".join(dict.fromkeys(filter(None, [*problems, *more])))
 
 
 def apply(given):
@@ -174,7 +211,7 @@ def apply(given):
             people[name] = entry
         if gone or answer["added"] or answer["changed"]:
             keep(PEOPLE, known)
-            install(known)
+            answer["problem"] = sentence([answer["problem"], install(known)])
     return answer
 
 
@@ -200,8 +237,8 @@ def init():
             if read(name) is None and first is not None:
                 keep(name, first)
         known = book()
-        install(known)
-    return {"people": len(known["people"])}
+        problem = install(known)
+    return {"people": len(known["people"]), **told(problem)}
 
 
 def listed():
@@ -246,30 +283,52 @@ def passwd_lines(people, hashes=()):
 def group_lines(people):
     """Everybody's own group, and the two for all."""
     rows = sorted((entry["uid"], name) for name, entry in people.items() if entry["kind"] != "user")
-    teachers = sorted(name for name, entry in people.items() if entry["instructor"])
+    teachers = sorted(name for name, entry in people.items() if entry["instructor"] and not entry.get("leaving"))
     lines = [f"notebooks:*:{NOTEBOOKS}:{','.join(sorted(people))}", f"instructors:*:{INSTRUCTORS}:{','.join(teachers)}"]
     return "".join(f"{line}\n" for line in [*lines, *(f"{name}:*:{uid}:" for uid, name in rows)])
 
 
 def install(known):
-    """Put accounts where the machines look for them, and make the homes that are not there. Call it alone."""
+    """Put accounts where the machines look for them, and make the homes that are not there. Call it alone.
+
+    Gives what could not be done although everybody can log in, or an empty text.
+    """
     people = known["people"]
-    groups, hashes = group_lines(people), own_hashes()
-    for folder in (EXTRA, SHARED.parent, SHARED):
+    leaving = {name: entry for name, entry in known["removed"].items() if entry.get("leaving")}
+    accounts, hashes, problem = {**leaving, **people}, own_hashes(), ""
+    for folder in (EXTRA, SHARED.parent, SHARED, KEYS):
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         folder.chmod(0o755)
     # Homes first: who is known has one.
     for name, entry in people.items():
         if entry["kind"] != "user":
             make_home(name, entry)
-    limit(people)
+    try:
+        limit(people)
+    except (Sorry, ValueError) as error:
+        problem = f"new people are held to no quota: {error}"
     if hashes:  # people log in by the head's own passwords (pam), which no other machine has
         lines = (f"{name}:{hashes[name]}:19000:0:99999:7:::\n" for name in sorted(people) if name in hashes)
         replaced(EXTRA / "shadow", "".join(lines), 0o640, "shadow")
-    replaced(EXTRA / "passwd", passwd_lines(people, hashes), 0o644)
-    replaced(SHARED / "passwd", passwd_lines(people), 0o644)
+    replaced(EXTRA / "passwd", passwd_lines(accounts, hashes), 0o644)
+    replaced(SHARED / "passwd", passwd_lines(accounts), 0o644)
     for folder in (EXTRA, SHARED):
-        replaced(folder / "group", groups, 0o644)
+        replaced(folder / "group", group_lines(accounts), 0o644)
+    for name, entry in {**known["removed"], **people}.items():
+        if entry["kind"] != "user":  # whose keys lie there from the first boot
+            install_keys(name, entry.get("keys") if name in people else None)
+    return problem
+
+
+def install_keys(name, keys):
+    """With which keys somebody may log in by SSH: root's file, and none in a home.
+
+    A student who may write that could come back from a notebook to where Slurm holds them to nothing.
+    """
+    if keys:
+        replaced(KEYS / name, "".join(f"{key}\n" for key in keys), 0o644)
+    else:
+        (KEYS / name).unlink(missing_ok=True)
 
 
 def replaced(path, text, mode, group="root"):
@@ -299,10 +358,6 @@ def make_home(name, entry):
         shutil.copytree(skeleton, draft, symlinks=True)
     else:
         draft.mkdir()
-    if entry.get("keys"):
-        (draft / ".ssh").mkdir(mode=0o700, exist_ok=True)
-        (draft / ".ssh/authorized_keys").write_text("".join(f"{key}\n" for key in entry["keys"]), encoding="utf-8")
-        (draft / ".ssh/authorized_keys").chmod(0o600)
     if os.geteuid() == 0:
         for path in (draft, *draft.rglob("*")):
             os.chown(path, entry["uid"], entry["uid"], follow_symlinks=False)

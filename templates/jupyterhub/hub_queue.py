@@ -1,10 +1,19 @@
 """Notebooks' jobs as Slurm knows them: one squeue for all of them, however many ask."""
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 
-JOB_NAME = "jupyter"
+JOB_NAME = "jupyter-vcluster"
+"""How the helper calls a notebook's job, and no job of a user's own by chance."""
+
+FIELDS = "%A|%T|%N|%u|%r"
+"""Number, state, node, user, reason. Nothing that a user writes, which could hold what looks like another's row (a
+name, a comment, a folder), and no ``%i``, which is no number where a user says that there shall be an array.
+"""
+
+ROW = re.compile(r"([0-9]{1,10})\|([A-Z_]+)\|([^|]*)\|([^|]+)\|(.*)")
 SECONDS = 20
 GOING = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED")
 """States of a job that is not over; one that completes is."""
@@ -12,20 +21,19 @@ GOING = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING
 
 @dataclass(frozen=True)
 class Job:
-    """A job that is not over. ``ours`` when the Hub's helper submitted it."""
+    """A notebook's job that is not over."""
 
     state: str
     node: str
     reason: str
     user: str
-    ours: bool
 
 
 class Queue:
     """Asks squeue when the last answer is too old. ``jobs`` is the last good answer, asked for at ``asked``."""
 
     def __init__(self, command, log):
-        self._command = [*command, "--noheader", f"--name={JOB_NAME}", "--format=%i|%T|%B|%r|%u|%k"]
+        self._command = [*command, "--noheader", f"--name={JOB_NAME}", f"--format={FIELDS}"]
         self._log = log
         self._lock = asyncio.Lock()
         self._tried = 0.0
@@ -75,14 +83,17 @@ class Queue:
 
 
 def parse(text):
-    """The jobs in what squeue wrote; None when it is something else."""
+    """The jobs in what squeue wrote; None when it is something else.
+
+    A line that is no row says nothing of any job, and the rows beside it hold: whoever could bring one such line about
+    would otherwise hold up everybody.
+    """
+    lines = [line for line in text.split("\n") if line.strip()]
+    rows = [row for row in map(ROW.fullmatch, lines) if row]
+    if lines and not rows:
+        return None
     jobs = {}
-    for line in text.splitlines():
-        cells = line.split("|")
-        if len(cells) != 6 or not cells[0].isdigit():
-            return None
-        number, state, node, reason, user, comment = cells
+    for number, state, node, user, reason in (row.groups() for row in rows):
         if state in GOING:
-            node = node if state != "PENDING" else ""
-            jobs[int(number)] = Job(state, node, reason, user, comment == "vcluster")
+            jobs[int(number)] = Job(state, node if state != "PENDING" else "", reason, user)
     return jobs

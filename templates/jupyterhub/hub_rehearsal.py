@@ -1,35 +1,38 @@
-"""Accounts for a rehearsal, made for it and removed afterwards; and the proof that a server can be started."""
+"""Accounts for a rehearsal, made for it and removed afterwards."""
 
 import secrets
 import shutil
 import time
-from urllib.parse import quote
 
 from hub_api import Hub
 from hub_front import authority
-from hub_people import PASSWORDS, PEOPLE, book, home_of, install, turn_out
-from hub_state import ROOT, Sorry, alone, keep, read, run
+from hub_people import PASSWORDS, PEOPLE, book, install, sentence, turn_out
+from hub_state import ROOT, Sorry, alone, keep, read
 
 FIRST, MOST = 60001, 999
 STALE = 1800
 """Seconds after which a rehearsal that nobody ended is taken for one whose computer died."""
 
-PROBE_SECONDS = 600
+LATE = 900
+"""Seconds that one which is planned to last long may need beyond that."""
+
+HOMES = ROOT / "home/.rehearsal"
 
 
 def begin(given):
     """Make accounts for a rehearsal.
 
     Args:
-        given: ``{"users": 127}``; with ``"force": true`` another rehearsal that seems to run is ended.
+        given: ``{"users": 127, "seconds": 360}``, the second for how long it is planned; with ``"force": true`` another
+            rehearsal that seems to run is ended.
     """
     count = given.get("users")
     if type(count) is not int or not 1 <= count <= MOST:
         raise Sorry(f"a rehearsal has 1 to {MOST} users")
-    since = _running()
-    if since is not None and not given.get("force") and time.time() - since < STALE:
+    until = planned_end()
+    if until is not None and not given.get("force") and time.time() < until:
         raise Sorry("another rehearsal is going on; `vcluster rehearse` with --force ends it")
-    if since is not None:
+    if until is not None:
         end()
     hub = Hub()
     used = sum(len(user.get("servers") or {}) for user in hub.users())
@@ -48,7 +51,7 @@ def begin(given):
                 "email": "",
                 "login": "",
             }
-        known["rehearsal"] = {"since": time.time()}
+        known["rehearsal"] = {"since": time.time(), "seconds": float(given.get("seconds") or 0)}
         keep(PEOPLE, known)
         install(known)
         keep(PASSWORDS, {**(read(PASSWORDS) or {}), "rehearsal": word})
@@ -56,55 +59,41 @@ def begin(given):
     return {"users": names, "password": word, "capacity": hub.capacity, "url": front.get("url"), **authority()}
 
 
-def _running():
-    """When the rehearsal began whose accounts are there; None when there are none."""
+def planned_end():
+    """Until when the rehearsal may go on whose accounts are there; None when there are none."""
     known = book()
-    if any(entry["kind"] == "rehearsal" for entry in known["people"].values()):
-        return (known.get("rehearsal") or {}).get("since", 0.0)
-    return None
+    if not _guests(known):
+        return None
+    planned = known.get("rehearsal") or {}
+    return planned.get("since", 0.0) + max(STALE, planned.get("seconds", 0.0) + LATE)
+
+
+def _guests(known):
+    return {name: entry for name, entry in known["people"].items() if entry["kind"] == "rehearsal"}
 
 
 def end():
-    """Take everything of a rehearsal away: servers, sessions, accounts, homes, the password. None there: no error."""
+    """Take everything of a rehearsal away: servers, sessions, accounts, homes, the password. None there: no error.
+
+    With whom it does not go stays for the next time, which is the next rehearsal's beginning at the latest.
+    """
     with alone():
-        known = book()
-        gone = {name: entry for name, entry in known["people"].items() if entry["kind"] == "rehearsal"}
-        known["people"] = {name: entry for name, entry in known["people"].items() if name not in gone}
-        known.pop("rehearsal", None)
-        if gone:
-            keep(PEOPLE, known)
-        words = read(PASSWORDS) or {}
+        known, words = book(), read(PASSWORDS) or {}
+        gone = _guests(known)
+        # From here on nobody of them gets in. Their names stay until all that they run has ended, as for people.
         if words.get("rehearsal"):
             keep(PASSWORDS, {**words, "rehearsal": None})
-    problem = turn_out(list(gone)) if gone else ""
+        if known.pop("rehearsal", None):
+            keep(PEOPLE, known)
+    problems = turn_out(gone) if gone else {}
     with alone():
-        install(book())
-        for name, entry in gone.items():
-            shutil.rmtree(ROOT / home_of(name, entry).relative_to("/"), ignore_errors=True)
-    return {"removed": len(gone), "problem": problem}
-
-
-def probe():
-    """Start a server as a person would, and stop it; the seconds that it took."""
-    begin({"users": 1})
-    try:
-        hub, name, began = Hub(), "rehearsal-001", time.monotonic()
-        hub.add(name)
-        hub.ask("POST", f"/users/{quote(name)}/server", {})
-        while True:
-            told, _ = hub.ask("GET", f"/users/{quote(name)}")
-            server = (told.get("servers") or {}).get("")
-            if server and server.get("ready"):
-                took = time.monotonic() - began
-                return {"seconds": round(took, 1), "host": _host(name)}
-            if server is None:
-                raise Sorry("the server did not start: `journalctl -u jupyterhub` on the head says why")
-            if time.monotonic() - began > PROBE_SECONDS:
-                raise Sorry(f"no server started within {PROBE_SECONDS} seconds")
-            time.sleep(1)
-    finally:
-        end()
-
-
-def _host(name):
-    return run("squeue", "--noheader", f"--user={name}", "--format=%N").strip()
+        known = book()
+        for name in set(gone) - set(problems):
+            known["people"].pop(name, None)
+        if gone:
+            keep(PEOPLE, known)
+        install(known)
+        for home in HOMES.iterdir() if HOMES.is_dir() else ():
+            if home.name not in known["people"]:
+                shutil.rmtree(home, ignore_errors=True)
+    return {"removed": len(gone) - len(problems), "problem": sentence(problems.values())}

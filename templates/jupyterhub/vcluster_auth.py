@@ -4,15 +4,11 @@
 admins and instructors, and slows down guessing.
 """
 
-import asyncio
-import dbm
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from hmac import compare_digest
 from inspect import isawaitable
 
-import bcrypt
 from hub_facts import Fresh
 from jupyterhub.auth import Authenticator, PAMAuthenticator
 from tornado import web
@@ -27,21 +23,36 @@ MOST_KNOWN = 20_000
 
 
 class Throttle:
-    """Counts wrong passwords; after some, each next try has to wait longer, 30 seconds at most. In memory."""
+    """Counts wrong passwords; after some, each next try has to wait longer, 30 seconds at most. In memory.
 
-    def __init__(self, clock=time.monotonic):
+    A try counts as wrong before it is looked at: many at the same moment are no more than many one after another.
+    """
+
+    def __init__(self, clock=time.monotonic, class_size=0):
         self._clock = clock
+        self._free = {**WRONG, "address": max(WRONG["address"], 10 * class_size)}
         self._wrong = {}
 
     def _keys(self, address, name):
         return {"pair": (address, name), "name": (None, name), "address": (address, None)}
 
+    def _count(self, kind, key, now):
+        """How many, and when the last one was. What a class mistypes behind one address is forgotten as it goes."""
+        count, last = self._wrong.get(key, (0, now))
+        if kind == "address":
+            return max(0.0, count - (now - last) * self._free[kind] / FORGET), last
+        return (0 if now - last > FORGET else count), last
+
     def wait(self, address, name):
         """Seconds until somebody there may try this name again."""
         now, longest = self._clock(), 0.0
+        own = self._wrong.get((address, name))
         for kind, key in self._keys(address, name).items():
-            count, last = self._wrong.get(key, (0, 0.0))
-            over = count - WRONG[kind]
+            count, last = self._count(kind, key, now)
+            over = count - self._free[kind]
+            if kind == "address":
+                # Others there hold nobody up but those who were wrong themselves, and these only from then on.
+                over, last = (over, own[1]) if own else (-1, 0.0)
             if over >= 0:
                 longest = max(longest, last + min(LONGEST_WAIT, 2.0 ** min(over, 5)) - now)
         return longest
@@ -52,12 +63,16 @@ class Throttle:
             self._wrong = {key: seen for key, seen in self._wrong.items() if now - seen[1] < FORGET}
         if len(self._wrong) > MOST_KNOWN:
             self._wrong.clear()
-        for key in self._keys(address, name).values():
-            count, last = self._wrong.get(key, (0, now))
-            self._wrong[key] = (1 if now - last > FORGET else count + 1, now)
+        for kind, key in self._keys(address, name).items():
+            self._wrong[key] = (self._count(kind, key, now)[0] + 1, now)
 
     def right(self, address, name):
+        """Take back what was counted for a try that was right."""
         self._wrong.pop((address, name), None)
+        for key in ((None, name), (address, None)):
+            count, last = self._wrong.pop(key, (0, 0.0))
+            if count > 1:
+                self._wrong[key] = (count - 1, last)
 
 
 def same(given, wanted):
@@ -76,7 +91,7 @@ class People:
         self.people = Fresh("people.json")
         self.passwords = Fresh("passwords.json")
         self.facts = Fresh("hub.json")
-        self.throttle = Throttle()
+        self.throttle = Throttle(class_size=self.facts().get("class_size") or 0)
         super().__init__(**kwargs)
         # Some ways let everybody in unless they are told whom.
         self.allow_all = False
@@ -87,44 +102,82 @@ class People:
     # -- who it is -----------------------------------------------------------------------------------------------
 
     def normalize_username(self, username):
-        """The account's name for what somebody typed, or for what an identity provider calls them."""
-        word = str(username).strip().lower()
-        if self.by_form:
-            return word
-        people = self.people().get("people", {})
-        for name, person in people.items():
-            known = {str(person.get(key) or "").lower() for key in ("login", "email")} - {""}
-            if word in known or (not known and word == name):
-                return name
-        # Nobody's name: an account is not to be had by being called like one at the provider.
-        return word if word not in people else f"{word}@provider"
+        """Asked for more than once at a log-in, also for what it answered: so nothing but the way it is written."""
+        return str(username).strip().lower()
 
     def validate_username(self, username):
         return bool(NAME.fullmatch(username or "")) and super().validate_username(username)
+
+    # -- whom an identity provider means ---------------------------------------------------------------------------
+
+    vouched = False
+    """Whether an e-mail address is to be believed of which the provider does not say that it looked."""
+
+    def called(self, info):
+        """What the provider calls somebody."""
+        return super().user_info_to_username(info)
+
+    def user_info_to_username(self, info):
+        """The account's name; for a stranger one that is no account's, whatever the provider calls them."""
+        try:
+            said, email = (str(word or "").strip().lower() for word in (self.called(info), info.get("email")))
+        except (ValueError, web.HTTPError) as error:
+            if getattr(error, "status_code", 500) < 500:
+                raise
+            raise web.HTTPError(403, "The identity provider did not say who you are.") from error
+        looked = str(info.get("email_verified", "")).lower()
+        emails = {email} if looked == "true" or (self.vouched and not looked) else set()
+        if looked != "false":
+            emails.add(said)
+        elif said == email:
+            said = ""  # anybody may have written it there
+        found = f"{said}@provider"
+        for name, person in self.people().get("people", {}).items():
+            login, mail = (str(person.get(key) or "").lower() for key in ("login", "email"))
+            if person["kind"] == "rehearsal":
+                continue
+            if said and said == (login or (not mail and name)):
+                return name
+            if mail and mail in emails:
+                found = name
+        return found
 
     # -- whether it is true --------------------------------------------------------------------------------------
 
     async def authenticate(self, handler, data=None, **kwargs):
         if not self.by_form:
             return await settled(super().authenticate(handler, data, **kwargs))
+        return await self.typed(handler, data)
+
+    async def typed(self, handler, data):
+        """Who it is by name and password; None for nobody."""
         name = self.normalize_username(data.get("username") or "")
-        address = handler.request.remote_ip
+        address = self.address(handler.request)
         wait = self.throttle.wait(address, name)
         if wait > 0:
             raise web.HTTPError(429, f"Too many wrong passwords. Try again in {int(wait) + 1} seconds.")
+        self.throttle.wrong(address, name)
         person = self.person(name)
         proved = await self.proved(handler, {**data, "username": name}, name, person or {"kind": "nobody"})
         if person is None or not proved:
-            self.throttle.wrong(address, name)
             return None
         self.throttle.right(address, name)
         return {"name": name}
+
+    def address(self, request):
+        """Where somebody is. Only the proxies, which are on the head, are believed when they say that for others."""
+        link = getattr(request, "connection", None)
+        peer = link.context.address[0] if link else ""
+        ours = ("", "127.0.0.1", "::1", self.facts().get("head", {}).get("address"))
+        return request.remote_ip if peer in ours else peer
 
     async def proved(self, handler, data, name, person):
         """Whether this is the person: a rehearsal's accounts and admins by their own passwords, whatever the way."""
         given, passwords = data.get("password") or "", self.passwords()
         if person["kind"] == "rehearsal":
             return same(given, passwords.get("rehearsal"))
+        if not self.by_form:
+            return False
         if person.get("admin") and same(given, passwords.get("admin")):
             return True
         return person["kind"] != "nobody" and await self.way(handler, data, name, person)
@@ -165,7 +218,10 @@ class People:
         return {"admin": bool(person.get("admin")), "groups": [INSTRUCTORS] if rank else []}
 
     async def get_authenticated_user(self, handler, data):
-        found = await super().get_authenticated_user(handler, data)
+        if data is None or self.by_form:
+            found = await super().get_authenticated_user(handler, data)
+        else:  # a form, where people come from an identity provider: a rehearsal's
+            found = await self.typed(handler, data)
         return {**found, **self._ranked(found["name"])} if found else None
 
     async def refresh_user(self, user, handler=None, **kwargs):
@@ -192,70 +248,6 @@ class Pam(People, PAMAuthenticator):
     """The head's own passwords."""
 
 
-def first_use():
-    from firstuseauthenticator import FirstUseAuthenticator
-
-    class FirstUse(People, FirstUseAuthenticator):
-        """The first password that somebody types for a name in people.json becomes that person's."""
-
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            # One thread: hashing takes a quarter of a second, and would stop the Hub for all; and one dbm at a time.
-            self._hasher = ThreadPoolExecutor(1)
-
-        async def way(self, handler, data, name, person):
-            password = data.get("password") or ""
-            proved = await asyncio.get_running_loop().run_in_executor(self._hasher, self._check, name, password)
-            if proved is None:
-                handler.custom_login_error = f"Choose a password of at least {self.min_password_length} characters."
-            return bool(proved)
-
-        def _check(self, name, password):
-            """Whether it is the password; None for one that is too short to become one."""
-            secret = password.encode()[:72]
-            with dbm.open(self.dbm_path, "c", 0o600) as known:
-                stored = known.get(name.encode())
-                if stored is not None:
-                    return compare_digest(bcrypt.hashpw(secret, stored), stored)
-                if len(password) < self.min_password_length:
-                    return None
-                known[name.encode()] = bcrypt.hashpw(secret, bcrypt.gensalt())
-                return True
-
-    return FirstUse
-
-
-def native():
-    from nativeauthenticator import NativeAuthenticator
-
-    class Native(People, NativeAuthenticator):
-        """People in people.json sign up; an admin, who comes by the admin password, lets them in."""
-
-        def create_user(self, username, password, **kwargs):
-            name = self.normalize_username(username)
-            person = self.person(name)
-            if person is None or person["kind"] == "rehearsal":
-                return None
-            return super().create_user(name, password, **kwargs)
-
-    return Native
-
-
-def provider(method):
-    from oauthenticator.cilogon import CILogonOAuthenticator
-    from oauthenticator.generic import GenericOAuthenticator
-    from oauthenticator.github import GitHubOAuthenticator
-    from oauthenticator.globus import GlobusOAuthenticator
-
-    classes = {
-        "github": GitHubOAuthenticator,
-        "cilogon": CILogonOAuthenticator,
-        "globus": GlobusOAuthenticator,
-        "oidc": GenericOAuthenticator,
-    }
-    return type(method.capitalize(), (People, classes[method]), {"by_form": False})
-
-
 def authenticator(method):
     """The class for the spec's word.
 
@@ -263,13 +255,14 @@ def authenticator(method):
         ValueError: there is none.
     """
     if method in ("github", "cilogon", "globus", "oidc"):
+        from vcluster_provider import provider
+
         return provider(method)
-    makers = {
-        "shared-password": lambda: SharedPassword,
-        "pam": lambda: Pam,
-        "firstuse": first_use,
-        "native": native,
-    }
-    if method not in makers:
+    if method in ("firstuse", "native"):
+        import vcluster_own
+
+        return {"firstuse": vcluster_own.first_use, "native": vcluster_own.native}[method]()
+    known = {"shared-password": SharedPassword, "pam": Pam}
+    if method not in known:
         raise ValueError(f"there is no way to log in called {method}")
-    return makers[method]()
+    return known[method]

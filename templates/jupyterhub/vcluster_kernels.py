@@ -41,6 +41,13 @@ class Kernels(KernelSpecManager):
     _seen = 0.0
     _found = None
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        # Here, because every server loads this by its settings, before it serves anybody.
+        import vcluster_activity
+
+        vcluster_activity.watch()
+
     def _environments(self):
         # A home may be far away, and this is asked each few seconds.
         if time.monotonic() - self._seen > KEEP or self._found is None:

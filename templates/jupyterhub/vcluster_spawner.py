@@ -138,7 +138,7 @@ class NotebookSpawner(batchspawner.SlurmSpawner):
             if jobs is None:
                 await asyncio.sleep(0.5)
                 continue
-            job = jobs.get(int(self.job_id))
+            job = self._job(jobs)
             if job is None:
                 number, self.job_id = self.job_id, ""
                 raise SpawnException(
@@ -151,11 +151,19 @@ class NotebookSpawner(batchspawner.SlurmSpawner):
                     raise SpawnException(f"Slurm ran the job on {job.node}, which is no worker of this cluster")
                 return job.node
 
+    def _job(self, jobs):
+        """This server's job among those that are not over, or None.
+
+        One of its number that is somebody else's is not it: a Slurm that lost its memory counts anew.
+        """
+        job = jobs.get(int(self.job_id))
+        return job if job and job.user == self.user.name else None
+
     async def poll(self):
         if not self.job_id:
             return 1
         jobs = await Shared.queue.look(LOOK_RUNNING, self._submitted)
-        return None if jobs is None or int(self.job_id) in jobs else 0
+        return None if jobs is None or self._job(jobs) else 0
 
     async def stop(self, now=False):
         if not self.job_id:
@@ -166,7 +174,7 @@ class NotebookSpawner(batchspawner.SlurmSpawner):
         asked = time.monotonic()
         while time.monotonic() - asked < END_SECONDS:
             jobs = await Shared.queue.look(1.0, asked)
-            if jobs is not None and int(self.job_id) not in jobs:
+            if jobs is not None and not self._job(jobs):
                 return
             await asyncio.sleep(1.0)
 
@@ -206,7 +214,8 @@ def form(profiles):
     """The choice of profiles as HTML."""
     lines = []
     for number, each in enumerate(profiles):
-        size = f"{each['cpus']} CPU, {each['memory_mib'] / 1024:g} GiB, {each['time']}"
+        gpus = f"{each['gpus']} GPU, " if each.get("gpus") else ""
+        size = f"{each['cpus']} CPU, {gpus}{each['memory_mib'] / 1024:g} GiB, {each['time']}"
         text = " – ".join(part for part in (each["name"], each["description"], size) if part)
         chosen = " selected" if number == 0 else ""
         lines.append(f'<option value="{html.escape(each["name"])}"{chosen}>{html.escape(text)}</option>')
@@ -249,7 +258,7 @@ async def watch(app, hub):
             continue
         states = [row.state for row in app.db.query(orm.Spawner) if row.state]
         known = {str(state.get("job_id")) for state in states}
-        strangers = {number: job for number, job in jobs.items() if job.ours and str(number) not in known}
+        strangers = {number: job for number, job in jobs.items() if str(number) not in known}
         for number in suspects & set(strangers):
             app.log.warning("Job %s of %s belongs to no server; it is cancelled", number, strangers[number].user)
             try:

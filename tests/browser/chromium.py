@@ -155,12 +155,20 @@ def run_cell(page: Page, code: str, patience: float = PATIENCE) -> str:
     return output.inner_text()
 
 
-def log_out(page: Page, url: str, patience: float = PATIENCE) -> None:
-    """Stop the server and leave."""
+def log_out(page: Page, url: str, patience: float = 60.0) -> None:
+    """Stop the server and leave.
+
+    The page's button does nothing before its script is there, so it is pressed again until the server is gone.
+    """
     from playwright.sync_api import expect
 
     page.goto(f"{url}hub/home")
-    page.click("#stop")
-    expect(page.locator("#stop")).to_be_hidden(timeout=patience * 1000)
+    stop = page.locator("#stop")
+    for _ in range(ASKED):
+        stop.click()
+        with contextlib.suppress(AssertionError):
+            expect(stop).to_be_hidden(timeout=patience / ASKED * 1000)
+            break
+    expect(stop).to_be_hidden()
     page.goto(f"{url}hub/logout")
     expect(page.locator("#password_input")).to_be_visible()

@@ -46,4 +46,4 @@ def shot(page: Page, request: pytest.FixtureRequest) -> Iterator[Callable[[str],
 def _nobody_left(hub_bed: Bed) -> Iterator[None]:
     """A test that fails in the middle leaves no server to the next."""
     yield
-    hub_bed.head.run("scancel", "--name=jupyter")
+    hub_bed.head.run("scancel", "--name=jupyter-vcluster")

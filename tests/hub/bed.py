@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from tests.hub.machine import END_WITH, INSIDE, Hall, Machine
@@ -51,7 +51,10 @@ CHANGES = {
     # Nothing uses it, but slurmd does not begin before it knows which kind there is.
     "/etc/slurm/cgroup.conf": {r"CgroupPlugin=.*": "CgroupPlugin=cgroup/v1"},
 }
-"""All that a bed changes in what vcluster rendered."""
+"""All that a bed changes in what vcluster rendered; a test may ask for more."""
+
+Changes = Mapping[str, Mapping[str, str]]
+"""Patterns at the beginning of lines, and what stands there instead, by the file's path."""
 
 DEFAULT: dict[str, Any] = {
     "name": "bed",
@@ -91,6 +94,8 @@ class Bed:
         say: takes a word on what is being done.
         forward: make the head's 443 reachable at this host's loopback, as a local cluster does; else the Hub's address
             is the head's, and only what runs :meth:`Hall.within` comes there.
+        changes: as ``CHANGES``, and made after them.
+        files: programs that lie on every machine, by path.
 
     Attributes:
         url: the Hub's public address.
@@ -103,6 +108,8 @@ class Bed:
         *,
         say: Callable[[str], None] = lambda _: None,
         forward: bool = True,
+        changes: Changes = MappingProxyType({}),
+        files: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         if os.geteuid() != 0:
             raise RuntimeError("the bed needs root: users with numbers of their own, and a network")
@@ -110,6 +117,7 @@ class Bed:
         remove_stale_folders()
         self.root = own_folder()
         self._say, self._forward = say, forward
+        self._changes, self._more = (CHANGES, changes), files
         self._forwarder: subprocess.Popen[str] | None = None
         self._hall: Hall | None = None
         self.machines: dict[str, Machine] = {}
@@ -251,12 +259,15 @@ class Bed:
             entry["path"]: int(entry.get("permissions", "0644"), 8) for entry in yaml.safe_load(text)["write_files"]
         }
         files = {path: (content, modes[path]) for path, content in files_in(text).items()}
-        for path, changes in CHANGES.items():
+        for path, changes in (item for each in self._changes for item in each.items()):
             if path in files:
-                words = files[path][0].decode()
+                words, made = files[path][0].decode(), 0
                 for pattern, instead in changes.items():
-                    words = re.sub(rf"(?m)^{pattern}", instead, words)
+                    words, times = re.subn(rf"(?m)^{pattern}", instead, words)
+                    made += times
+                assert made, f"nothing is changed in {path}"
                 files[path] = (words.encode(), files[path][1])
+        files |= {path: (text.encode(), 0o755) for path, text in self._more.items()}
         return files | {"/etc/hostname": (f"{slot.name}\n".encode(), 0o644)}
 
     def _configure(self, name: str) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,9 @@ SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 # The kernel kills the child when its parent is gone, however that ended.
 END_WITH = ("setpriv", "--pdeathsig", "KILL", "--")
+
+# A parent is a thread there, and one of asyncio's ends with its loop: a machine that is booted from it would end then.
+PARENT = ThreadPoolExecutor(1, "machines")
 
 
 @dataclass(frozen=True)
@@ -86,14 +90,15 @@ class Machine:
         boot = ["sh", INSIDE / "boot.sh", self.folder, tree, shared, self.name, f"{self.address}/16"]
         unshare = ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child=KILL"]
         with log.open("wb") as out:
-            self.process = subprocess.Popen(
+            self.process = PARENT.submit(
+                subprocess.Popen,
                 [*END_WITH, *self.hall.within([*unshare, *map(str, boot)])],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 env=os.environ | {"PATH": SBIN},
                 start_new_session=True,
-            )
+            ).result()
         self.pid = self._wait_for(self._first_process)
         self._ip(f"link set {plug} netns {self.pid} name eth0")
         self._wait_for(lambda: Path(f"/proc/{self.pid}/root/run/bed.sock").exists())

@@ -39,18 +39,21 @@ class Person(_User):
 
 
 @asynccontextmanager
-async def person(url: str, ca: str, name: str, password: str, patience: float = 300.0) -> AsyncIterator[Person]:
+async def person(
+    url: str, ca: str, name: str, password: str, patience: float = 300.0, *, profile: str = ""
+) -> AsyncIterator[Person]:
     """Somebody whose browser is open; what was started is the test's to stop.
 
     Args:
         patience: seconds for a server to start.
+        profile: what is chosen; empty for the first.
     """
     begin = time.monotonic()
     async with Browser(url, trust(ca)) as browser:
         yield Person(
             browser,
             Account(name, password),
-            Pace(lasting=0.0, start=patience),
+            Pace(lasting=0.0, start=patience, profile=profile),
             Visit(name, 0.0),
             lambda: time.monotonic() - begin,
             asyncio.Event(),
@@ -70,9 +73,9 @@ class Door(Protocol):
 
 
 @asynccontextmanager
-async def student(door: Door, name: str, patience: float = 300.0) -> AsyncIterator[Person]:
+async def student(door: Door, name: str, patience: float = 300.0, *, profile: str = "") -> AsyncIterator[Person]:
     """A student with a server and a kernel; stopped at the end, whatever happened meanwhile."""
-    async with person(door.url, door.ca, name, door.passwords()["class"], patience) as one:
+    async with person(door.url, door.ca, name, door.passwords()["class"], patience, profile=profile) as one:
         try:
             await one.start()
             yield one

@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +16,16 @@ from typing import Any
 import pytest
 
 LIBRARY = Path(__file__).parents[2] / "templates/jupyterhub"
-MODULES = ("hub_state", "hub_api", "hub_quota", "hub_people", "hub_front", "hub_passwords", "hub_rehearsal")
+MODULES = (
+    "hub_state",
+    "hub_api",
+    "hub_quota",
+    "hub_people",
+    "hub_front",
+    "hub_passwords",
+    "hub_rehearsal",
+    "hub_probe",
+)
 TOKEN = "service-token"
 
 
@@ -27,8 +36,11 @@ class PretendedHub:
         self.users: dict[str, dict[str, Any]] = {}
         self.asked: list[tuple[str, str]] = []
         self.busy: dict[str, int] = {}
+        self.broken: set[str] = set()
         self.up = True
         self.port = 0
+        self.start: Callable[[dict[str, Any]], tuple[int, Any]] = self._started
+        self.failure = ""
 
     def answer(self, method: str, path: str) -> tuple[int, Any]:  # noqa: PLR0911 - a table
         self.asked.append((method, path))
@@ -37,6 +49,8 @@ class PretendedHub:
         match [method, *path.partition("?")[0].strip("/").split("/")[2:]]:
             case ["GET"]:
                 return 200, {"version": "6.1.1"}
+            case ["POST", "proxy"]:
+                return 200, None
             case ["GET", "info"]:
                 return 200, {"version": "6.1.1"}
             case ["GET", "users"]:
@@ -44,6 +58,8 @@ class PretendedHub:
                 items = [{"name": name, **user} for name, user in self.users.items() if user.get("servers")]
                 following = {"offset": offset + 2} if offset + 2 < len(items) else None
                 return 200, {"items": items[offset : offset + 2], "_pagination": {"next": following}}
+            case ["DELETE", "users", name] if name in self.broken:
+                return 500, {"message": "the server did not stop"}
             case ["DELETE", "users", name]:
                 if self.busy.get(name, 0):
                     self.busy[name] -= 1
@@ -52,11 +68,17 @@ class PretendedHub:
             case ["POST", "users", name]:
                 return (409, {"message": "exists"}) if name in self.users else self._made(name)
             case ["POST", "users", name, "server"]:
-                self.users[name]["servers"] = {"": {"ready": True}}
-                return 201, None
+                return self.start(self.users[name])
+            case ["GET", "users", _, "server", "progress"]:
+                events = [{"progress": 30, "message": "Asking Slurm"}, {"failed": True, "message": self.failure}]
+                return 200, "".join(f"data: {json.dumps(event)}\n\n" for event in events)
             case ["GET", "users", name]:
                 return 200, {"name": name, **self.users[name]}
         return 404, {"message": f"no {path}"}
+
+    def _started(self, user: dict[str, Any]) -> tuple[int, Any]:
+        user["servers"] = {"": {"ready": True}}
+        return 201, None
 
     def _made(self, name: str) -> tuple[int, Any]:
         self.users[name] = {"servers": {}, "last_activity": None}
@@ -71,7 +93,7 @@ def serving(hub: PretendedHub) -> Iterator[PretendedHub]:
                 status, body = 403, {"message": "no token"}
             else:
                 status, body = hub.answer(self.command, self.path)
-            text = b"" if body is None else json.dumps(body).encode()
+            text = b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
@@ -106,10 +128,9 @@ class Head:
         self.write("people.initial.json", {"people": {}, "next_uid": 20001})
         self.write("passwords.initial.json", {"class": "class-word-1", "admin": "a" * 32, "rehearsal": None})
         self.calls = root / "calls"
-        for program in ("scancel", "systemctl", "squeue"):
-            script = root / "bin" / program
-            script.write_text(f'#!/bin/sh\necho "{program} $*" >> {self.calls}\n')
-            script.chmod(0o755)
+        for program in ("pkill", "scancel", "systemctl", "squeue", "sinfo"):
+            self.program(program)
+        self.booted("first-boot")
         monkeypatch.setenv("PATH", f"{root / 'bin'}:/usr/bin:/bin")
         monkeypatch.setenv("VCLUSTER_HUB_FOLDER", str(self.folder))
         monkeypatch.setenv("VCLUSTER_HUB_ROOT", str(root))
@@ -118,6 +139,19 @@ class Head:
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         for name in MODULES:
             monkeypatch.delitem(sys.modules, name, raising=False)
+
+    def program(self, name: str, says: str = "") -> None:
+        """Let a program note its words and do what a line of shell says."""
+        script = self.root / "bin" / name
+        script.write_text(f'#!/bin/sh\necho "{name} $*" >> {self.calls}\n{says}\n')
+        script.chmod(0o755)
+
+    def booted(self, boot: str) -> None:
+        """Boot it, a minute ago."""
+        known = self.root / "proc/sys/kernel/random"
+        known.mkdir(parents=True, exist_ok=True)
+        (known / "boot_id").write_text(f"{boot}\n")
+        (self.root / "proc/uptime").write_text("60.0 100.0\n")
 
     def facts(self, **changed: Any) -> None:
         port = self.hub.port
@@ -128,6 +162,7 @@ class Head:
             "capacity": 8,
             "auth": {"method": "shared-password", "options": {}},
             "domain": None,
+            "profiles": [{"name": "standard", "partition": "cpu"}],
         }
         self.write("hub.json", {**known, **changed})
 

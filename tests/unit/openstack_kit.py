@@ -81,7 +81,7 @@ def server(ref: ClusterRef = REF, uuid: str = "s1", role: Role = Role.HEAD, **mo
 def group(ref: ClusterRef, part: str, uuid: str, **more: Any) -> dict[str, Any]:
     description = marks.signed(ref, ref.tag(PartKind.SECURITY_GROUP))
     name = marks.group_name(ref, part)
-    rules = [{"direction": "ingress"}]
+    rules = [{"direction": "ingress", "description": ref.tag(PartKind.SECURITY_GROUP)}]
     return {"id": uuid, "name": name, "description": description, "security_group_rules": rules, "tags": []} | more
 
 

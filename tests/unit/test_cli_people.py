@@ -103,8 +103,29 @@ def test_users_come_and_go(hub: PretendedHub, capsys: pytest.CaptureFixture[str]
     assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()][1] == ["ann", "student", "instructor"]
     assert main(["users", "demo", "remove", "ann", *ON_MEMORY]) == 0
     assert capsys.readouterr().out == "demo: ann may not come in any more; files stay in /home/ann\n"
-    assert main(["users", "demo", "remove", "ann", *ON_MEMORY]) == 2
-    assert "error: not known here: ann" in capsys.readouterr().err
+    assert main(["users", "demo", "remove", "ann", *ON_MEMORY]) == 0
+    assert capsys.readouterr().out.endswith("files stay in /home/ann (removed before: ann)\n")
+    assert main(["users", "demo", "remove", "ann", "zoe", *ON_MEMORY]) == 2
+    assert "error: not known here: zoe" in capsys.readouterr().err
+
+
+def test_a_rehearsals_name_is_nobodys(hub: PretendedHub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["users", "demo", "add", "ann", "rehearsal-001", *ON_MEMORY]) == 2
+    err = capsys.readouterr().err
+    assert "rehearsal-001: names that begin with rehearsal belong to rehearsals" in err
+    assert "choose another name" in err
+    assert hub.people == {}
+
+
+def test_what_was_not_done_for_new_people_is_told(
+    hub: PretendedHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"added": ["ann"], "problem": "new people are held to no quota: setquota: no"}
+    monkeypatch.setattr(hub, "_people", lambda *_: told)
+    assert main(["users", "demo", "add", "ann", *ON_MEMORY]) == 0
+    found = capsys.readouterr()
+    assert found.out == "demo: ann may come in\n"
+    assert "held to no quota: setquota: no" in found.err
 
 
 def test_a_class_is_added_from_a_file(hub: PretendedHub, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,14 +72,14 @@ def test_up_stop_and_shelve_tell_it_again_before_they_go_on_without_it(goal: Goa
 
 def test_what_is_told_to_go_again_keeps_nothing_else_from_being_done() -> None:
     cloud = MemoryCloud()
-    Run(cloud).to(running(2))
+    Run(cloud).to(running(2, most=3))
     (entry,) = [e for e in cloud.entries(cloud.ref("demo")) if e.machine.name == "cpu-1"]
     entry.gone_at = NEVER
     loop = Run(cloud).loop(running(3))
     loop.plan(loop.look())
     cloud.clock.sleep(ASK_AGAIN + 10)
     first = loop.plan(loop.look()).first_wave()
-    assert [str(action) for action in first] == ["create ports cpu-3"]
+    assert [str(action) for action in first] == ["create machine cpu-3"]
 
 
 # Volumes ------------------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_a_volume_that_is_deleted_for_ever_keeps_nothing_else() -> None:
 
 def test_a_volume_that_hangs_does_not_keep_a_head_from_the_shelf() -> None:
     cloud = fresh()
-    Run(cloud).to(whole(cloud, 1))
+    Run(cloud).to(whole(cloud, 1, most=2))
     cloud.faults.hanging["cpu-2"] = 99
     with pytest.raises(DeadlineError):
         Run(cloud).to(whole(cloud, 2), timeout=60.0)
@@ -217,7 +217,7 @@ def test_a_later_run_makes_another_volume_and_waits_for_the_first_no_more() -> N
 def test_what_is_left_of_it_keeps_no_later_run_from_its_work() -> None:
     cloud = fresh(faults=FaultScript(hanging={"cpu-1": 1}))
     with pytest.raises(PermanentError):
-        Run(cloud).to(whole(cloud, 2))
+        Run(cloud).to(whole(cloud, 2, most=3))
     Run(cloud).to(whole(cloud, 2, most=3))
     began, run = cloud.now(), Run(cloud)
     run.to(whole(cloud, 3))

@@ -102,8 +102,11 @@ def test_people_come_and_go(cloud: MemoryCloud, tmp_path: Path) -> None:
         by_name.users_add(["ann"])
     gone = by_name.users_remove(["ann"])
     assert (gone.names, gone.homes, gone.problem) == (("ann",), ("/home/ann",), "")
-    with pytest.raises(UsageError, match="not known here: ann"):
-        by_name.users_remove(["ann"])
+    assert gone.before == ()
+    again = by_name.users_remove(["ann"])
+    assert (again.names, again.before) == (("ann",), ("ann",))
+    with pytest.raises(UsageError, match="not known here: bob"):
+        by_name.users_remove(["bob"])
 
 
 def test_passwords_are_changed_one_at_a_time(cloud: MemoryCloud, tmp_path: Path) -> None:
@@ -206,23 +209,24 @@ def test_each_failure_has_its_class(answer: dict[str, Any], kind: type[Exception
 
 
 def test_a_hub_that_is_not_back_yet_is_weather() -> None:
-    hub, _ = answering('{"url": "https://a/", "ready": false, "first": true, "ca": null, "fingerprint": null}')
+    told = {"url": "https://a/", "ready": False, "first": True, "ca": None, "fingerprint": None, "proved": False}
+    hub, _ = answering(json.dumps(told))
     with pytest.raises(TemporaryError, match="does not answer at its new address"):
         hub.front("https://a/")
 
 
 def test_who_could_not_be_turned_out_is_told() -> None:
-    told = {"url": "https://a/", "ready": True, "first": False, "ca": None, "fingerprint": None}
+    told = {"url": "https://a/", "ready": True, "first": False, "ca": None, "fingerprint": None, "proved": True}
     hub, asked = answering(json.dumps({**told, "people": {"problem": "scancel: no answer"}}))
-    door, first = hub.front("https://a/", [{"name": "ann", "uid": 10001}])
-    assert (door.problem, door.ca, first) == ("scancel: no answer", "", False)
+    door, first, proved = hub.front("https://a/", [{"name": "ann", "uid": 10001}])
+    assert (door.problem, door.ca, first, proved) == ("scancel: no answer", "", False, True)
     assert json.loads(asked[0][1])["people"] == [{"name": "ann", "uid": 10001}]
 
 
 def test_a_rehearsal_is_refused_as_a_wrong_command() -> None:
     hub, asked = answering('{"error": "room for 3 more notebooks"}', code=1)
     with pytest.raises(UsageError, match="room for 3"):
-        hub.rehearsal_begin(9, force=True)
-    assert json.loads(asked[0][1]) == {"users": 9, "force": True}
+        hub.rehearsal_begin(9, seconds=7200.0, force=True)
+    assert json.loads(asked[0][1]) == {"users": 9, "seconds": 7200.0, "force": True}
     hub, _ = answering('{"removed": 9, "problem": "x"}')
     assert hub.rehearsal_end() == "x"

@@ -122,6 +122,66 @@ def test_a_guesser_is_told_to_wait_even_with_the_right_password(auth: Any) -> No
     assert ask(way, "ann", PASSWORDS["class"], "192.0.2.8")
 
 
+def test_a_class_behind_one_address_is_not_held_up_by_what_it_mistypes(auth: Any) -> None:
+    now = [0.0]
+    throttle = auth.Throttle(lambda: now[0], class_size=127)
+    people = [f"student-{n:03d}" for n in range(127)]
+    for n in range(10 * 127):
+        throttle.wrong("hall", people[n % 120])
+    # Ten each have mistyped: who was among them waits a little, and the others do not.
+    assert [throttle.wait("hall", people[n]) > 0 for n in (0, 119, 120, 126)] == [True, True, False, False]
+    throttle.wrong("hall", people[126])
+    assert throttle.wait("hall", people[126]) > 0
+    # It is forgotten as time goes by, and not only once nobody has been wrong for a quarter of an hour.
+    for minute in range(1, 16):
+        now[0] = 60.0 * minute
+        throttle.wrong("hall", "zoe")
+    assert throttle._count("address", ("hall", None), now[0])[0] < 20
+    assert auth.Throttle()._free["address"] == 300
+
+
+def test_who_guesses_many_names_does_not_keep_another_waiting_for_ever(auth: Any) -> None:
+    now = [0.0]
+    throttle = auth.Throttle(lambda: now[0])
+    for n in range(2000):
+        throttle.wrong("hall", f"x{n}")
+    throttle.wrong("hall", "ann")
+    waited = throttle.wait("hall", "ann")
+    for n in range(int(waited) + 1):
+        throttle.wrong("hall", f"y{n}")
+        now[0] += 1
+    assert throttle.wait("hall", "ann") <= 0 < waited <= 30
+
+
+def test_many_guesses_at_once_are_no_more_than_one_after_another(auth: Any) -> None:
+    way, looked = auth.SharedPassword(), []
+
+    async def slow(_handler: Any, data: dict[str, str], *_: Any) -> bool:
+        looked.append(data["password"])
+        await asyncio.sleep(0.01)
+        return data["password"] == "right"
+
+    async def burst(words: list[str]) -> list[Any]:
+        handler = SimpleNamespace(request=SimpleNamespace(remote_ip="192.0.2.7"))
+        asked = (way.get_authenticated_user(handler, {"username": "ann", "password": word}) for word in words)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    way.way = slow
+    answers = asyncio.run(burst([f"guess-{n}" for n in range(200)]))
+    assert len(looked) == 5
+    assert sum(isinstance(each, web.HTTPError) and each.status_code == 429 for each in answers) == 195
+
+
+def test_who_is_right_has_not_been_wrong(auth: Any) -> None:
+    way = auth.SharedPassword()
+    for _ in range(30):
+        assert ask(way, "ann", PASSWORDS["class"])
+    assert way.throttle._wrong == {}
+    assert ask(way, "ann", "wrong") is None
+    assert ask(way, "ann", PASSWORDS["class"])
+    assert {round(count) for count, _ in way.throttle._wrong.values()} == {1}
+
+
 @pytest.mark.parametrize("method", WAYS)
 def test_each_way_takes_the_people_alone(auth: Any, method: str) -> None:
     chosen = auth.authenticator(method)
@@ -145,12 +205,16 @@ def test_each_way_takes_the_people_alone(auth: Any, method: str) -> None:
     ],
 )
 def test_an_identity_is_a_name_only_by_the_list(auth: Any, method: str, identity: str, name: str | None) -> None:
-    way = auth.authenticator(method)(client_id="x", client_secret="y")
+    way = auth.authenticator(method)(client_id="x", client_secret="y", manage_groups=True)
+    way.build_access_tokens_request_params = lambda _handler, _data: {}
 
-    async def signed_in(_handler: Any, _data: Any = None, **_more: Any) -> dict[str, Any]:
-        return {"name": identity, "admin": None, "auth_state": {}}
+    async def token(_handler: Any, _params: Any) -> dict[str, Any]:
+        return {"access_token": "a", "token_type": "bearer", "scope": "openid", "resource_server": "auth"}
 
-    way.authenticate = signed_in
+    async def told(_token: Any) -> dict[str, Any]:
+        return {way.username_claim: identity, "email": None}
+
+    way.get_token_info, way.token_to_user = token, told
     found = asyncio.run(way.get_authenticated_user(SimpleNamespace(), None))
     assert (found["name"] if found else None) == name
 

@@ -136,6 +136,21 @@ def test_a_provider_that_cannot_be_reached_is_told(head: Head) -> None:
     assert head.module("hub_api").status()["provider"]["reachable"]
 
 
+def test_a_hub_that_could_not_start_says_why(head: Head) -> None:
+    head.hub.port = 1
+    head.facts(state="/var/lib/jupyterhub")
+    api, front = head.module("hub_api"), head.module("hub_front")
+    assert "refused" in api.status()["problem"]
+    (head.root / "var/lib/jupyterhub").mkdir(parents=True)
+    (head.root / "var/lib/jupyterhub/problem").write_text("nobody can log in:\nhttps://a.example: no answer")
+    assert api.status()["problem"] == "the Hub does not answer: nobody can log in: https://a.example: no answer"
+    front.leaf()
+    front.HUB_SECONDS = 0
+    with pytest.raises(front.Sorry, match="nobody can log in") as refusal:
+        front.front({"url": "https://127.0.0.1:40443/"})
+    assert refusal.value.temporary
+
+
 def rehearsing(head: Head) -> Any:
     head.module("hub_people").init()
     head.module("hub_front").leaf()
@@ -159,7 +174,10 @@ def test_a_rehearsal_leaves_nothing_behind(head: Head) -> None:
     assert not list((head.root / "home/.rehearsal").iterdir())
     assert head.read("passwords.json")["rehearsal"] is None
     assert head.hub.users == {}
-    assert sorted(head.called()) == [f"scancel --quiet --user={name}" for name in told["users"]]
+    assert sorted(head.called()) == [
+        "pkill --signal KILL --uid 60001,60002,60003",
+        *(f"scancel --quiet --user={name}" for name in told["users"]),
+    ]
     assert module.end() == {"removed": 0, "problem": ""}
 
 
@@ -180,14 +198,6 @@ def test_a_rehearsal_takes_no_room_from_people(head: Head) -> None:
     with pytest.raises(module.Sorry, match=r"room for 3 more notebooks, not for 4"):
         module.begin({"users": 4})
     assert "rehearsal" not in json.dumps(head.read("people.json"))
-
-
-def test_the_probe_starts_a_server_and_takes_it_away(head: Head) -> None:
-    module = rehearsing(head)
-    assert module.probe()["seconds"] >= 0
-    assert ("POST", "/hub/api/users/rehearsal-001/server") in head.hub.asked
-    assert head.hub.users == {}
-    assert head.read("people.json")["people"] == {}
 
 
 def command(head: Head, *words: str, given: str = "") -> tuple[int, Any]:

@@ -56,7 +56,10 @@ def test_first_run_makes_accounts_and_homes(head: Head) -> None:
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert (home / ".profile").exists()
     assert not (head.root / "home/alice").exists()
-    assert (home / ".ssh/authorized_keys").read_text() == "ssh-ed25519 AAAA ann\n"
+    keys = head.root / "etc/vcluster/keys"
+    assert (keys / "ann").read_text() == "ssh-ed25519 AAAA ann\n"
+    assert stat.S_IMODE((keys / "ann").stat().st_mode) == 0o644
+    assert [path.name for path in keys.iterdir()] == ["ann"]
     if os.geteuid() == 0:
         assert home.stat().st_uid == (home / ".profile").stat().st_uid == 10001
 
@@ -99,6 +102,8 @@ def test_added_people_get_numbers_that_were_nobodys(head: Head) -> None:
         (["../x", "a b"], "'../x', 'a b'"),
         (["a:b"], "no name"),
         ([], "nobody was named"),
+        (["rehearsal-001"], "belong to rehearsals, choose others: rehearsal-001"),
+        (["new", "rehearsals"], "belong to rehearsals, choose others: rehearsals"),
     ],
 )
 def test_refused_names_change_nothing(head: Head, names: list[str], said: str) -> None:
@@ -114,9 +119,9 @@ def test_removing_ends_sessions_and_jobs_and_keeps_files(head: Head) -> None:
     head.hub.users = {"ann": {"servers": {"": {"ready": True}}}}
     head.hub.busy = {"ann": 1}
     answer = module.remove(["ann"])
-    assert answer == {"removed": ["ann"], "homes": ["/home/ann"], "problem": ""}
+    assert answer == {"removed": ["ann"], "before": [], "homes": ["/home/ann"], "problem": ""}
     assert head.hub.users == {}
-    assert head.called() == ["scancel --quiet --user=ann"]
+    assert head.called() == ["scancel --quiet --user=ann", "pkill --signal KILL --uid 10001"]
     assert (head.root / "home/ann").is_dir()
     assert [line.split(":")[0] for line in extra(head, "passwd")] == ["bob"]
 

@@ -35,6 +35,19 @@ def test_a_hub_that_starts_or_fell_over(slurm: Slurm, hub: PretendedHub) -> None
     assert found["cpu-1"] == "ready"  # workers prove themselves meanwhile
 
 
+def test_a_hub_that_left_word_why_it_does_not_start(
+    slurm: Slurm, hub: PretendedHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.up = False
+    (tmp_path / "hub.json").write_text(json.dumps({"ports": {"proxy": hub.port}, "state": str(tmp_path)}))
+    (tmp_path / "problem").write_text("nobody can log in:\n no answer")
+    assert health(slurm)["head"] == "booting"
+    assert capsys.readouterr().err == "JupyterHub does not start: nobody can log in: no answer\n"
+    hub.up = True
+    assert health(slurm)["head"] == "ready"
+    assert capsys.readouterr().err == ""
+
+
 def test_a_front_door_that_is_shut(slurm: Slurm, hub: PretendedHub, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]

@@ -1,13 +1,8 @@
-"""Notebooks as Slurm jobs: what the Hub asks Slurm, what it believes a notebook, and what root's helper does for it."""
+"""Notebooks as Slurm jobs: what the Hub asks Slurm, and what it believes a notebook."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.machinery
-import importlib.util
-import io
-import json
-import pwd
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +10,16 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from hub_kit import FACTS, PROGRAMS, person, programs, write
+from hub_kit import FACTS, programs, write
 
-RUNNING = "7|RUNNING|cpu-1|None|ann|vcluster"
+HOSTILE = (
+    "9_[1-3]|PENDING||bob|None",
+    "²|RUNNING|cpu-2|bob|None",
+    "9+1|RUNNING|cpu-2|bob|None",
+    "9|x",
+    "\x0b7|b|c|d|e",
+)
+RUNNING = "7|RUNNING|cpu-1|ann|None"
 
 
 @pytest.fixture
@@ -51,9 +53,12 @@ def calls(folder: Path) -> int:
     [
         ("", {}),
         (RUNNING, {7: ("RUNNING", "cpu-1")}),
-        ("8|PENDING|cpu-1|Resources|bob|vcluster", {8: ("PENDING", "")}),
-        ("9|COMPLETING|cpu-1|None|bob|vcluster", {}),
-        (f"{RUNNING}\n8|CONFIGURING|cpu-2|None|bob|(null)", {7: ("RUNNING", "cpu-1"), 8: ("CONFIGURING", "cpu-2")}),
+        ("8|PENDING|cpu-1|bob|Resources", {8: ("PENDING", "")}),
+        ("8|PENDING||bob|(a|b)", {8: ("PENDING", "")}),
+        ("9|COMPLETING|cpu-1|bob|None", {}),
+        (f"{RUNNING}\n8|CONFIGURING|cpu-2|bob|None", {7: ("RUNNING", "cpu-1"), 8: ("CONFIGURING", "cpu-2")}),
+        # What a user could bring about hides nobody's row, and stops nobody.
+        *((f"{line}\n{RUNNING}\n{line}", {7: ("RUNNING", "cpu-1")}) for line in HOSTILE),
     ],
 )
 def test_jobs_that_are_not_over(hub: SimpleNamespace, text: str, jobs: dict[int, tuple[str, str]]) -> None:
@@ -62,7 +67,7 @@ def test_jobs_that_are_not_over(hub: SimpleNamespace, text: str, jobs: dict[int,
 
 
 @pytest.mark.parametrize(
-    "text", ["slurm_load_jobs error: Unable to contact", "x|RUNNING|cpu-1|None|ann|vcluster", "7|RUN"]
+    "text", ["slurm_load_jobs error: Unable to contact", "x|RUNNING|cpu-1|ann|None", "7|RUN", *HOSTILE]
 )
 def test_what_is_no_answer_is_none(hub: SimpleNamespace, text: str) -> None:
     assert hub.queue.parse(text) is None
@@ -135,7 +140,7 @@ def jobs_of(hub: SimpleNamespace, text: str) -> Any:
 
 
 def test_a_server_is_where_its_job_runs_at_the_port_that_it_told(hub: SimpleNamespace, server: Any) -> None:
-    waits = jobs_of(hub, "7|PENDING|n/a|Resources|ann|vcluster")
+    waits = jobs_of(hub, "7|PENDING||ann|Resources")
     hub.spawner.Shared.queue = Queue(None, waits, jobs_of(hub, RUNNING))
 
     async def start() -> str:
@@ -156,6 +161,21 @@ def test_a_job_that_ended_is_told_in_a_sentence(hub: SimpleNamespace, server: An
     with pytest.raises(hub.spawner.SpawnException, match=r"Job 7 ended before the server was up"):
         asyncio.run(server.start())
     assert server.job_id == ""
+
+
+def test_a_job_of_somebody_else_is_no_server(hub: SimpleNamespace, server: Any) -> None:
+    hub.spawner.Shared.queue = Queue(jobs_of(hub, "7|RUNNING|cpu-2|bob|None"))
+    server.job_id = "7"
+    assert asyncio.run(server.poll()) == 0
+
+    async def start() -> None:
+        task = asyncio.create_task(server.start())
+        while not task.done() and not server.told(40123):
+            await asyncio.sleep(0.005)
+        await task
+
+    with pytest.raises(hub.spawner.SpawnException, match="Job 7 ended before the server was up"):
+        asyncio.run(start())
 
 
 @pytest.mark.parametrize(("job", "jobs", "status"), [("", {}, 1), ("7", None, None), ("7", {}, 0)])
@@ -237,104 +257,6 @@ def test_batchspawners_hole_is_shut(hub: SimpleNamespace) -> None:
     paths = [entry[0] for entry in default_handlers]
     assert "/api/vcluster/port" in paths
     assert not any("batchspawner" in path for path in paths)
-
-
-# -- root's helper -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The helper as a module; ``did`` has what it ran as whom."""
-    loader = importlib.machinery.SourceFileLoader("vcluster_notebook", str(PROGRAMS / "vcluster-notebook"))
-    spec = importlib.util.spec_from_loader("vcluster_notebook", loader)
-    assert spec
-    module: Any = importlib.util.module_from_spec(spec)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    loader.exec_module(module)
-    write(tmp_path)
-    people = {"ann": person(10001), "root": person(0), "odd": person(10009)}
-    (tmp_path / "people.json").write_text(json.dumps({"people": people}))
-    module.FOLDER = tmp_path
-    uids = {"ann": 10001, "root": 0, "odd": 1000, "stranger": 10002}
-
-    def getpwnam(name: str) -> Any:
-        if name not in uids:
-            raise KeyError(name)
-        return pwd.struct_passwd((name, "*", uids[name], uids[name], "", f"/home/{name}", "/bin/bash"))
-
-    monkeypatch.setattr(module, "pwd", SimpleNamespace(getpwnam=getpwnam))
-    module.did = []
-
-    def run(argv: list[str], **how: Any) -> Any:
-        module.did.append((argv, how))
-        return SimpleNamespace(returncode=0, stdout="12;demo\n", stderr="")
-
-    monkeypatch.setattr(module.subprocess, "run", run)
-    monkeypatch.setattr(module.os, "getgrouplist", lambda _name, gid: [gid, 2500])
-    return module
-
-
-def asked(helper: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], request: Any) -> Any:
-    text = request if isinstance(request, bytes) else json.dumps(request).encode()
-    monkeypatch.setattr(helper.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
-    code = helper.main()
-    answer = json.loads(capsys.readouterr().out)
-    assert code == (1 if "error" in answer else 0)
-    return answer
-
-
-def test_a_job_is_submitted_as_its_user_within_the_profiles_limits(
-    helper: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    environment = {"JUPYTERHUB_API_TOKEN": "a-token", "LD_PRELOAD": "/x", "PATH": "/x", "SBATCH_EXCLUSIVE": "1"}
-    request = {"do": "submit", "user": "ann", "profile": "large", "environment": environment}
-    assert asked(helper, monkeypatch, capsys, request) == {"job": 12}
-    [(argv, how)] = helper.did
-    assert argv[0] == "sbatch"
-    assert {"--cpus-per-task=2", "--mem=1024M", "--time=8:00:00", "--partition=cpu", "--no-requeue"} <= set(argv)
-    assert (how["user"], how["group"], how["extra_groups"]) == (10001, 10001, [10001, 2500])
-    assert how["env"]["JUPYTERHUB_API_TOKEN"] == "a-token"
-    assert how["env"]["PATH"] == "/usr/local/bin:/usr/bin:/bin"
-    assert not {"LD_PRELOAD", "SBATCH_EXCLUSIVE"} & set(how["env"])
-    assert not any("a-token" in word for word in argv)
-    assert "a-token" not in how["input"]
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [
-        b"",
-        b"[]",
-        b"\xff",
-        {"do": "run", "user": "ann"},
-        {"do": "submit", "user": "root", "profile": "small", "environment": {}},
-        {"do": "submit", "user": "odd", "profile": "small", "environment": {}},
-        {"do": "submit", "user": "stranger", "profile": "small", "environment": {}},
-        {"do": "submit", "user": ["ann"], "profile": "small", "environment": {}},
-        {"do": "submit", "user": "ann", "profile": "huge", "environment": {}},
-        {"do": "submit", "user": "ann", "profile": "small", "environment": {"A": 1}},
-        {"do": "submit", "user": "ann", "profile": "small", "environment": "A=1"},
-        {"do": "cancel", "user": "ann", "job": "7"},
-        {"do": "cancel", "user": "ann", "job": -1},
-        {"do": "cancel", "user": "ann", "job": True},
-        {"do": "cancel", "user": "ann"},
-        {"do": "cancel", "user": "stranger", "job": 7},
-    ],
-)
-def test_what_the_hub_may_not_ask(
-    helper: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], request_: Any
-) -> None:
-    assert set(asked(helper, monkeypatch, capsys, request_)) == {"error"}
-    assert helper.did == []
-
-
-def test_only_a_notebook_is_cancelled_and_as_its_user(
-    helper: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert asked(helper, monkeypatch, capsys, {"do": "cancel", "user": "ann", "job": 7}) == {}
-    [(argv, how)] = helper.did
-    assert argv == ["scancel", "--quiet", "--name=jupyter", "7"]
-    assert how["user"] == 10001
 
 
 # -- a user's own environments -----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from hub_kit import PROGRAMS
 from slurm_kit import KEY, parsed, site
 
 from vcluster.model import Role
+from vcluster.render import render
 from vcluster.stacks import jupyterhub
 from vcluster.stacks.slurm import SlurmStack
 from vcluster.stacks.userdata import lean
@@ -51,16 +52,20 @@ def test_without_a_hub_there_is_nothing_of_it() -> None:
     where = site()
     for slot in where.slots[:2]:
         text = SlurmStack().user_data(where, slot)
+        assert "AuthorizedKeysFile" not in text
         assert not re.search(r"(?i)caddy|extrausers|srv/shared|opt/vcluster|vcluster-notebook", text)
 
 
 def test_programs_are_whole(head: dict[str, str], worker: dict[str, str]) -> None:
-    for path, text in {**head, **worker}.items():
+    github = {"method": "github", "client_id": "abcdefgh", "client_secret": {"env": "S"}}
+    others = (files(Role.HEAD, {"client_secret": "s"}, auth=auth) for auth in ({"method": "native"}, github))
+    every = {**head, **worker, **{path: text for each in others for path, text in each.items()}}
+    for path, text in every.items():
         if (path.startswith(LIBRARY) and not path.endswith("prolog")) or re.search(
             r"sbin/vcluster-(hub|notebook)$", path
         ):
             ast.parse(text, path)
-    named = {path.rsplit("/", 1)[1] for path in (*head, *worker)}
+    named = {path.rsplit("/", 1)[1] for path in every}
     assert {path.name for path in PROGRAMS.glob("*.py")} <= named
 
 
@@ -86,6 +91,38 @@ def test_all_that_a_unit_starts_is_there(head: dict[str, str], worker: dict[str,
                 assert wanted in {**head, **worker}, f"{path} wants {wanted}"
 
 
+SSHD = "/etc/ssh/sshd_config.d/20-vcluster-people.conf"
+
+
+def test_who_may_come_by_ssh_is_roots_matter(head: dict[str, str], worker: dict[str, str]) -> None:
+    """The spec's users are in no group yet while a machine boots for the first time."""
+    for text in (head[SSHD], worker[SSHD]):
+        assert "Match Group notebooks\n  AuthorizedKeysFile /etc/vcluster/keys/%u\n" in text
+        assert "Match User" not in text
+    where = site(users=[{"name": "alice", "ssh_keys": [KEY]}, {"name": "bob"}], jupyterhub={})
+    for slot in where.slots[:2]:
+        found = parsed(SlurmStack().user_data(where, slot))[1]
+        assert found[SSHD]["content"].endswith("Match User alice,bob\n  AuthorizedKeysFile none\n")
+        assert ("/etc/vcluster/keys/alice" in found) == (slot.role is Role.HEAD)
+
+
+def test_on_a_worker_nothing_starts_outside_a_job(worker: dict[str, str]) -> None:
+    text = worker["/usr/local/sbin/vcluster-configure"]
+    assert "echo root | tee /etc/cron.allow > /etc/at.allow\nsystemctl -q mask user@.service\n" in text
+
+
+def test_a_heads_services_outlive_what_people_start_there(head: dict[str, str]) -> None:
+    slices = {path: text for path, text in head.items() if ".slice.d/" in path}
+    assert {path.split("/")[-2]: text.split()[-1] for path, text in slices.items()} == {
+        "user-.slice.d": "MemoryMax=25%",
+        "user-2000.slice.d": "MemoryMax=infinity",
+    }
+    assert len({path.split("/")[-1] for path in slices}) == 1, "the administrator's does not stand for the other"
+    for name in ("jupyterhub.service", "jupyterhub-proxy.service", "slurmctld.service.d/vcluster.conf"):
+        assert "OOMScoreAdjust=-900" in head[f"/etc/systemd/system/{name}"]
+    assert "OOMScoreAdjust=-900" in head["/etc/systemd/system/caddy.service.d/vcluster.conf"]
+
+
 def test_a_worker_knows_no_secret_of_the_hub(head: dict[str, str], worker: dict[str, str]) -> None:
     env = head["/etc/vcluster/secrets/jupyterhub.env"] + head["/etc/vcluster/secrets/proxy.env"]
     passwords = json.loads(head["/etc/vcluster/hub/passwords.initial.json"])
@@ -100,6 +137,12 @@ def test_a_worker_knows_no_secret_of_the_hub(head: dict[str, str], worker: dict[
             "/etc/vcluster/secrets/proxy.env",
             "/etc/vcluster/hub/passwords.initial.json",
         }
+
+
+def test_the_proxy_knows_its_own_token_alone(head: dict[str, str]) -> None:
+    """Whoever broke into what everybody comes through would else do anything in the Hub."""
+    names = [line.partition("=")[0] for line in head["/etc/vcluster/secrets/proxy.env"].splitlines()]
+    assert names == ["CONFIGPROXY_AUTH_TOKEN"]
 
 
 def test_secrets_are_nobodys_but_roots_and_the_hubs() -> None:
@@ -127,6 +170,21 @@ def test_passwords_of_the_users_choice() -> None:
     assert "our-own-class-word" not in found["/var/lib/vcluster/spec.yaml"]
 
 
+def test_pam_has_a_service_of_its_own_that_holds_nobody_up(head: dict[str, str]) -> None:
+    path = "/etc/pam.d/vcluster-jupyterhub"
+    assert path not in head
+    text = files(Role.HEAD, auth={"method": "pam"})[path]
+    rules = [line for line in text.splitlines() if not line.startswith("#")]
+    assert rules == ["auth required pam_unix.so nodelay", "@include common-account"]
+    assert 'own.service = "vcluster-jupyterhub"' in head[f"{LIBRARY}/hub_login.py"]
+
+
+def test_what_a_visitor_says_of_where_they_are_does_not_get_through_the_front_door(head: dict[str, str]) -> None:
+    values = {"cluster": "demo", "domain": "hub.example.org", "email": None, "proxy_port": 8000}
+    for text in (head["/etc/caddy/Caddyfile"], render("jupyterhub/Caddyfile.j2", **values)):
+        assert re.search(r"reverse_proxy [^}]*header_up -X-Real-Ip", text)
+
+
 def test_a_client_secret_is_as_systemd_reads_it() -> None:
     auth = {"method": "github", "client_id": "abcdefgh", "client_secret": {"env": "S"}}
     found = files(Role.HEAD, {"client_secret": 'a"b\\c$d e'}, auth=auth)
@@ -152,10 +210,17 @@ def test_processors_are_shared_where_notebooks_run_and_nowhere_else() -> None:
     assert "default_queue_depth=1000" in conf
 
 
-def test_a_class_of_127_fits_into_novas_user_data() -> None:
-    where = site(("cpu", 40), jupyterhub={"people": {"count": 127}, "class_size": 80})
+@pytest.mark.parametrize("method", ["shared-password", "native", "firstuse", "pam", "github"])
+def test_a_class_of_127_fits_into_novas_user_data(method: str) -> None:
+    auth = {"client_id": "abcdefgh", "client_secret": {"env": "S"}} if method == "github" else {}
+    hub = {"people": {"count": 127}, "class_size": 80, "auth": {"method": method, **auth}}
+    where = replace(site(("cpu", 40), jupyterhub=hub), secrets={"client_secret": "s" * 40})
     text = SlurmStack().user_data(where, where.slots[0])
     assert len(gzip.compress(text.encode(), mtime=0)) < NOVA
+    # Each has what its way to log in needs, and not what others do.
+    own = {path for path in parsed(text)[1] if path.endswith(("/vcluster_own.py", "/vcluster_provider.py"))}
+    wanted = {"native": "vcluster_own", "firstuse": "vcluster_own", "github": "vcluster_provider"}.get(method)
+    assert own == ({f"/usr/local/lib/vcluster/jupyterhub/{wanted}.py"} if wanted else set())
 
 
 def test_people_are_in_the_first_list(head: dict[str, str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from openstack_kit import HEAD_PORT, OTHER, REF, FakeCloud, cloud, fake
 
 from vcluster.clouds.openstack import OpenStackCloud, pictures
-from vcluster.errors import ConflictError, PermanentError
+from vcluster.errors import ConflictError, PermanentError, QuotaError
 from vcluster.model import Network, Observed, Part, PartKind, PartRequest, Role
 
 __all__ = ["cloud", "fake"]
@@ -100,6 +100,8 @@ def test_an_address_that_is_gone_is_said(fake: FakeCloud, cloud: OpenStackCloud)
     fake.neutron("GET", "/floatingips/f1", status_code=404)
     with pytest.raises(PermanentError, match="f1 went away"):
         bind(cloud, NAMED)
+    with pytest.raises(ConflictError, match="f1 is gone"):  # the next look has it made anew
+        bind(cloud, MADE)
     cloud.delete_part(REF, OWN)
 
 
@@ -139,3 +141,29 @@ def test_an_address_that_lost_its_mark_is_not_deleted(fake: FakeCloud, cloud: Op
     with pytest.raises(PermanentError, match="does not carry the tag"):
         cloud.delete_part(REF, OWN)
     assert fake.asked("DELETE") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "word"),
+    [
+        (
+            "IpAddressGenerationFailure",
+            "No more IP addresses available on network x1.",
+            "'public' has no address left: ",
+        ),
+        ("OverQuota", "Quota exceeded for resources: ['floatingip'].", "Quota exceeded"),
+    ],
+)
+def test_what_stays_is_said_where_there_is_no_address(
+    fake: FakeCloud, cloud: OpenStackCloud, kind: str, said: str, word: str
+) -> None:
+    """By default only the operator may count a pool before."""
+    body = {"NeutronError": {"type": kind, "message": said, "detail": ""}}
+    fake.neutron("POST", "/floatingips", status_code=409, json=body)
+    fake.neutron("GET", "/networks/x1", json={"network": {"id": "x1", "name": "public"}})
+    request = PartRequest(PartKind.FLOATING_IP, "head", TAG, {"network": "x1"})
+    with pytest.raises(QuotaError, match=word) as caught:
+        cloud.create_part(REF, request, SEEN)
+    assert said in caught.value.message
+    assert "what was made so far stays: the same command goes on" in caught.value.remedy
+    assert "`vcluster down demo` deletes it" in caught.value.remedy

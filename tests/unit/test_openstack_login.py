@@ -13,7 +13,9 @@ from openstack_kit import KEYSTONE, FakeCloud, cloud, connected, fake, token
 from vcluster.clouds.openstack import OpenStackCloud
 from vcluster.clouds.openstack.connect import LOGIN_PATIENCE, LOGIN_TIMEOUT, LOGIN_TRIES
 from vcluster.clouds.openstack.rest import TIMEOUT, repeated
+from vcluster.clouds.openstack.rules import CHANGES, LOOKS
 from vcluster.errors import CloudError, PermanentError, TemporaryError, UsageError
+from vcluster.model import Observed, Wishes
 
 __all__ = ["cloud", "fake"]
 
@@ -253,3 +255,49 @@ def test_a_credential_that_is_deleted_while_it_is_used_says_the_same(fake: FakeC
         cloud.flavor(ref.name)
     assert "get a new credential" in caught.value.remedy
     cloud.close()
+
+
+# Access rules ---------------------------------------------------------------------------------------------------
+
+
+def ruled(fake: FakeCloud, *rules: tuple[str, str]) -> OpenStackCloud:
+    """A cloud as one sees it with an application credential that has these rules."""
+    told = token()
+    given = [{"id": "1", "path": "/**", "service": service, "method": method} for service, method in rules]
+    told["token"]["application_credential"] = {"id": "c1", "name": "gate", "restricted": True, "access_rules": given}
+    fake.login(told)
+    return connected(fake)
+
+
+def test_access_rules_that_do_not_let_look_are_said_at_once(fake: FakeCloud) -> None:
+    cloud = ruled(fake, ("compute", "GET"), ("image", "GET"))
+    with pytest.raises(PermanentError, match="access rules, and they do not allow") as caught:
+        cloud.ref("demo")
+    assert caught.value.message.endswith("allow GET to network")
+    assert "without access rules" in caught.value.remedy
+    cloud.close()
+
+
+def test_access_rules_that_do_not_let_make_are_said_before_anything_is_made(fake: FakeCloud) -> None:
+    cloud = ruled(fake, *LOOKS)
+    assert cloud.observe(cloud.ref("demo")) == Observed()
+    with pytest.raises(PermanentError, match="GET to image, POST to compute, DELETE to compute, POST to network, PUT"):
+        cloud.layout(cloud.ref("demo"), Wishes(public_ip=False), Observed())
+    cloud.close()
+
+
+def test_access_rules_that_let_do_all_are_no_hindrance(fake: FakeCloud) -> None:
+    cloud = ruled(fake, *CHANGES)
+    assert cloud.layout(cloud.ref("demo"), Wishes(public_ip=False), Observed()).parts
+    cloud.close()
+
+
+def test_a_service_that_refuses_a_fresh_token_is_not_answered_with_get_a_new_one(
+    fake: FakeCloud, cloud: OpenStackCloud
+) -> None:
+    """That is how keystonemiddleware says that no access rule allows a call."""
+    fake.neutron("POST", "/networks", status_code=401, text="401 Unauthorized")
+    with pytest.raises(PermanentError, match="Neutron does not accept the credential's token") as caught:
+        cloud.create_network(cloud.ref("demo"), "vcluster/0123456789/network")
+    assert "allows POST of /networks" in caught.value.remedy
+    assert "get a new credential" not in caught.value.remedy

@@ -107,6 +107,16 @@ def test_a_head_that_cannot_say_yet_gives_nothing(banner: Endpoint, answer: Comm
     assert asked.silence == ""
 
 
+def test_a_hub_that_does_not_start_is_told_beside_what_is_well(banner: Endpoint) -> None:
+    why = "JupyterHub does not start: nobody can log in"
+    booting = replace(said(head="booting"), stderr=f"sudo: unable to resolve host\n{why}\n")
+    asked = control(FakeRemote([booting, replace(said(head="ready"), stderr="sudo: unable to resolve host\n")]))
+    assert asked.health(observed(banner)) == {"head": Health.BOOTING}
+    assert asked.silence == why
+    assert asked.health(observed(banner)) == {"head": Health.READY}
+    assert asked.silence == ""
+
+
 def test_a_word_that_is_no_health_is_left_out(banner: Endpoint) -> None:
     remote = FakeRemote([said(head="ready", **{"cpu-1": "sparkling"})])
     assert control(remote).health(observed(banner)) == {"head": Health.READY}

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import resource
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from xml.etree import ElementTree
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vcluster.errors import TemporaryError, UsageError
 from vcluster.rehearsal.browser import Failed, plain
-from vcluster.rehearsal.client import Door, Pace, Visit
+from vcluster.rehearsal.client import Account, Door, Pace, Visit
 from vcluster.rehearsal.kernel import pack, unpack
 from vcluster.rehearsal.picture import picture
 from vcluster.rehearsal.report import Report, percentile
@@ -162,12 +165,12 @@ class PretendedHub:
     """Makes accounts, and takes them away at the ``bad``-th try after it refused before."""
 
     def __init__(self, bad: int = 0, refuse: bool = False) -> None:
-        self.bad, self.refuse, self.made, self.ends = bad, refuse, 0, 0
+        self.bad, self.refuse, self.made, self.ends, self.planned = bad, refuse, 0, 0, 0.0
 
-    def rehearsal_begin(self, users: int, *, force: bool = False) -> dict[str, Any]:
+    def rehearsal_begin(self, users: int, *, seconds: float = 0.0, force: bool = False) -> dict[str, Any]:
         if self.refuse:
             raise UsageError("no room")
-        self.made = users
+        self.made, self.planned = users, seconds
         names = [f"rehearsal-{n:03d}" for n in range(1, users + 1)]
         return {"users": names, "password": "x", "url": "https://127.0.0.1:1/", "ca": None}
 
@@ -221,10 +224,54 @@ def test_a_door_that_is_shut_is_told_with_its_reason() -> None:
     assert "of 3: 3 arrived, 0 logged in" in state_of(told.visits)
 
 
+@pytest.fixture
+def few_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """How many files this process may have open: few more than there are."""
+    monkeypatch.setattr("vcluster.rehearsal.run.TELL_EVERY", 0.5)
+    monkeypatch.setattr("vcluster.rehearsal.browser.REQUEST_TIMEOUT", 2.0)
+    was = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = psutil.Process().num_fds() + 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, was[1]))
+    yield few
+    resource.setrlimit(resource.RLIMIT_NOFILE, was)
+
+
+def connecting(users: int) -> tuple[Report, int]:
+    """A rehearsal with users who all wait for an answer at once; and how many files one may have open meanwhile."""
+    limits = []
+    with socket.create_server(("127.0.0.1", 0), backlog=users) as silent:
+        door = Door(f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        cancel = threading.Event()
+
+        def told(_: str) -> None:
+            limits.append(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+        accounts = [Account(f"rehearsal-{n:03d}", "x") for n in range(users)]
+        return Report.of(rehearse(door, accounts, Script(0.1, Pace(1.0)), told=told, cancel=cancel)), max(limits)
+
+
+def test_a_class_has_more_files_open_than_a_shell_allows(few_files: int) -> None:
+    report, limit = connecting(80)
+    assert report.failures == (("login", "GET /hub/login: no answer in time", 80),)
+    assert limit == 256 + 8 * 80
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == few_files
+
+
+def test_this_computers_own_limit_is_not_the_hubs_failure(few_files: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FILES", "FILES_EACH"):
+        monkeypatch.setattr(f"vcluster.rehearsal.run.{name}", 0)
+    report, limit = connecting(80)
+    assert limit == few_files
+    reasons = {reason for _, reason, _ in report.failures}
+    assert "GET /hub/login: this computer allows too few open files (ulimit -n); the Hub is not to blame" in reasons
+    assert not any("Too many open" in reason for reason in reasons)
+
+
 def test_a_rehearsal_that_is_stopped_before_anybody_came() -> None:
     hub, cancel = PretendedHub(), threading.Event()
     cancel.set()
-    with guests(hub, 2, print) as (door, accounts):
+    with guests(hub, 2, print, seconds=3601.0) as (door, accounts):
+        assert hub.planned == 3601.0
         told = Report.of(rehearse(door, accounts[:1] * 2, Script(3600.0, Pace(1.0)), cancel=cancel))
     assert told.cancelled
     assert not told.passed

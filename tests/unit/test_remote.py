@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ssh_kit import SshServer, ssh_server
+from ssh_kit import SshServer, nothing, ssh_server
 
 from vcluster.errors import PermanentError, TemporaryError
 from vcluster.model import CommandResult, Endpoint
@@ -192,3 +194,32 @@ def test_a_machine_that_is_not_up_makes_no_noise() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout.startswith("no SSH at 127.0.0.1:"), done.stderr
     assert done.stderr == ""
+
+
+def test_a_connection_that_is_closed_ends_what_waits_for_it(server: SshServer) -> None:
+    """Whoever interrupts `up` leaves a command behind in a thread; Python would wait for that at its end."""
+    running, over = threading.Event(), threading.Event()
+
+    def lasting(command: str, stdin: str) -> CommandResult:
+        running.set()
+        over.wait(60)
+        return nothing(command, stdin)
+
+    server.commands = lasting
+    remote = Remote(server.endpoint, user="vcluster", key=KEYS.admin, host_key=KEYS.host("head").public)
+    ended = threading.Event()
+
+    def work() -> None:
+        with contextlib.suppress(TemporaryError):
+            remote.run("sleep 60", timeout=60)
+        ended.set()
+
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert running.wait(30)
+        remote.close()
+        assert ended.wait(10)
+    finally:
+        over.set()
+    thread.join()

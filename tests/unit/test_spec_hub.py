@@ -162,7 +162,7 @@ REST = [
     profile("profile-unit", "memory: 2GB", "memory", "must be a size such as 1G", "write 2G"),
     profile("profile-cpus", "cpus: 0", "cpus", "of at least 1 and at most 1024, got 0"),
     profile("profile-time", "time: 90 minutes", "time", "must be a time as Slurm writes it"),
-    profile("profile-gpus", "gpus: 1", "gpus", "must be 0, got 1", "leave it out"),
+    profile("profile-gpus", "gpus: 1", "gpus", "must be 0, got 1: a worker", "workers[].gpus"),
     profile("profile-group", "partition: gpu", "partition", "there is no group 'gpu'", "there is: cpu"),
     profile("profile-limit", "time: 9:00:00", "time", "at most slurm's max_time", more="slurm: {max_time: '8:00:00'}"),
     Bad("package", "environment: {packages: ['numpy; reboot']}", "environment.packages[0]", "a Python package's name"),
@@ -184,6 +184,15 @@ REST = [
     Bad("text", "yes", "", "must be a mapping of keys to values, got true"),
 ]  # fmt: skip
 
+REST.append(
+    Bad(
+        "csv-github",
+        f"{{auth: {{method: github, {PROVIDER}}}, people: {{csv: github.csv}}}}",
+        "people.csv",
+        "line 4 of the CSV: carl has an e-mail address and no login",
+        "add a column login",
+    )
+)
 TABLE = [*SECRETS, *AUTH, *PEOPLE, *REST]
 
 
@@ -193,6 +202,7 @@ def folder(tmp_path: Path) -> Path:
     files = {
         "empty.csv": "name,email\n\n# nobody yet\n",
         "double.csv": "name;e-mail\nbob;bob@example.org\n\ncarl;\nbob;\n",
+        "github.csv": "name,email,login\nal,al@example.org,octocat\nbob,,\ncarl,c@example.org,\n",
         "illegal.csv": "name,email,key\nal,al@example.org\nBob Smith,\nroot,\n,no@example.org\ndora,dora\n"
         "emil,,keys/emil.pub\nfritz,AL@example.org\ngerd,g@example.org,,x\nrehearsal-1,\n",
         "header.csv": "Name,shoe size\nal,43\n",
@@ -251,6 +261,16 @@ def test_a_csv_that_is_all_wrong_does_not_fill_the_screen(folder: Path) -> None:
     found = problems(folder, Bad("", "people: {csv: all.csv}", "", ""))
     assert len(found) == 21
     assert "all.csv, and 280 more lines" in found[-1].message
+
+
+def test_a_class_without_logins_does_not_fill_the_screen_either(folder: Path) -> None:
+    rows = "".join(f"p{n},p{n}@example.org\n" for n in range(127))
+    (folder / "class.csv").write_text(f"name,email\n{rows}")
+    spec = f"{{auth: {{method: METHOD, {PROVIDER}}}, people: {{csv: class.csv}}}}"
+    found = problems(folder, Bad("", spec.replace("METHOD", "github"), "", ""))
+    assert len(found) == 21
+    assert found[-1].message.endswith("and 107 more lines without a login")
+    assert hub(spec.replace("METHOD", "globus"), folder=folder).people.csv
 
 
 def hub(text: str = "{}", more: str = "", *, folder: Path | None = None) -> HubSpec:

@@ -18,7 +18,12 @@ class PretendedHub:
 
     Attributes:
         down: why it does not answer; empty when it does.
+        proofs: how often it was asked to start a server, to prove that it can.
+        proved: whether it has since its head booted.
+        sick: why it starts no server; empty when it does.
+        busy: why it is not asked to start one now; empty when it is.
         people: who was added by hand.
+        removed: who was once.
         named: whom the spec named when the launcher last told.
     """
 
@@ -26,7 +31,12 @@ class PretendedHub:
         self.url = ""
         self.seen = False
         self.down = ""
+        self.proofs = 0
+        self.proved = False
+        self.sick = ""
+        self.busy = ""
         self.people: dict[str, dict[str, Any]] = {}
+        self.removed: set[str] = set()
         self.named: list[dict[str, Any]] = []
         self.words = {"class": "class-password", "admin": "admin-password"}
 
@@ -44,7 +54,10 @@ class PretendedHub:
             case ["front"]:
                 self.url = given["url"]
                 self.named = given.get("people", self.named)
-                return {"url": self.url, "first": not self.seen, "ready": True, "ca": "PEM", "fingerprint": "AB:CD"}
+                told = {"url": self.url, "first": not self.seen, "ready": True, "ca": "PEM", "fingerprint": "AB:CD"}
+                return {**told, "proved": self.proved}
+            case ["probe"]:
+                return self._prove()
             case ["status"]:
                 up = {"hub": "down" if self.down else "up", "url": self.url, "version": "1", "problem": self.down}
                 counts = {"active": 0, "servers": 0, "starting": 0, "room": 8, "capacity": 8}
@@ -61,6 +74,13 @@ class PretendedHub:
                 return self._people(verb, given)
         raise LookupError(f"usage: {words}")
 
+    def _prove(self) -> Any:
+        self.proofs += 1
+        if self.sick:
+            raise LookupError(self.sick)
+        self.proved = not self.busy
+        return {"seconds": 7.0, "host": "cpu-1", "skipped": self.busy, "problem": ""}
+
     def _people(self, verb: str, given: Any) -> Any:
         match verb:
             case "list":
@@ -74,9 +94,12 @@ class PretendedHub:
                     self.people[each["name"]] = {**kept, "uid": 20001, "kind": "student", "server": ""}
                 return {"added": names}
             case "remove":
-                if strangers := [name for name in given if name not in self.people]:
+                if strangers := [name for name in given if name not in self.people and name not in self.removed]:
                     raise LookupError(f"not known here: {', '.join(strangers)}")
+                before = [name for name in given if name not in self.people]
                 for name in given:
-                    del self.people[name]
-                return {"removed": given, "homes": [f"/home/{name}" for name in given], "problem": self.down}
+                    self.people.pop(name, None)
+                self.removed.update(given)
+                homes = [f"/home/{name}" for name in given]
+                return {"removed": given, "before": before, "homes": homes, "problem": self.down}
         raise LookupError(f"usage: people {verb}")

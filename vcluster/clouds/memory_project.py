@@ -164,3 +164,5 @@ class MemoryProject:
             entry.active_at = now + self.build_time
             if entry.trouble in (Trouble.DIES, Trouble.ERROR):
                 entry.trouble = Trouble.NONE
+            if entry.head is not None:
+                entry.head.hub.proved = False

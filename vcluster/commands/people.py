@@ -12,8 +12,12 @@ from vcluster.commands import summary_of
 from vcluster.commands.common import CLOUD, OWNER, How, Misused, open_cluster, options, table, target_argument
 from vcluster.console import clean
 from vcluster.errors import UsageError
+from vcluster.events import Log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vcluster.events import Event
     from vcluster.hub import NewPerson
 
 MOST_CSV = 512 * 1024
@@ -40,7 +44,7 @@ def users_(ctx: click.Context, target: str) -> None:
 @click.pass_obj
 def list_(target: str, how: How) -> None:
     """Everybody who may use the Hub, and whose server runs."""
-    with open_cluster(target, how.cloud, how.owner) as cluster:
+    with open_cluster(target, how.cloud, how.owner, on_event=_warn(how)) as cluster:
         people = cluster.users()
     rows = []
     for each in people:
@@ -65,14 +69,40 @@ def add_(target: str, people: tuple[str, ...], rank: str | None, csv: Path | Non
     """All or none. Somebody who was removed gets the same files back."""
     from vcluster.hub import NewPerson
 
-    new = [NewPerson(name) for name in people] + ([] if csv is None else _rows(csv))
+    new = [NewPerson(_name(name)) for name in people] + ([] if csv is None else _rows(csv))
     if not new:
         raise Misused("nobody was named", "name people, or a file of them with --csv")
-    with open_cluster(target, how.cloud, how.owner) as cluster:
+    with open_cluster(target, how.cloud, how.owner, on_event=_warn(how)) as cluster:
         ranked = [replace(each, instructor=rank is not None, admin=rank == "admin") for each in new]
         added = cluster.users_add(ranked)
     text = f"{clean(cluster.name)}: {clean(', '.join(added))} may come in"
     how.result("users add", {"cluster": cluster.name, "added": list(added)}, text)
+
+
+def _warn(how: How) -> Callable[[Event], None]:
+    """Tells warnings to a person."""
+
+    def told(event: Event) -> None:
+        if isinstance(event, Log) and event.level == "warning" and not how.as_json:
+            click.echo(f"warning: {clean(event.message)}", err=True)
+
+    return told
+
+
+def _name(name: str) -> str:
+    """A name that somebody can have, told here as for a spec and a CSV; the head has the last word.
+
+    Raises:
+        UsageError: it is none.
+    """
+    from vcluster.people import person_name
+    from vcluster.spec_checks import RefusedError
+
+    try:
+        return person_name(name)
+    except RefusedError as refusal:
+        trouble = refusal.troubles[0]
+        raise UsageError(clean(trouble.message), remedy=trouble.remedy) from refusal
 
 
 def _rows(file: Path) -> list[NewPerson]:
@@ -104,12 +134,16 @@ def _rows(file: Path) -> list[NewPerson]:
 @options(CLOUD, OWNER)
 @click.pass_obj
 def remove_(target: str, people: tuple[str, ...], how: How) -> None:
-    """Their sessions, servers and jobs end at once. Their files stay on the head until it goes."""
+    """Their sessions, servers and jobs end at once. Their files stay on the head until it goes. Where not all of that
+    could be done, the same command does the rest.
+    """
     with open_cluster(target, how.cloud, how.owner) as cluster:
         gone = cluster.users_remove(people)
     text = f"{clean(cluster.name)}: {clean(', '.join(gone.names))} may not come in any more; files stay in " + clean(
         ", ".join(gone.homes)
     )
+    if gone.before:
+        text += f" (removed before: {clean(', '.join(gone.before))})"
     if gone.problem and not how.as_json:
         click.echo(f"warning: {clean(gone.problem)}", err=True)
     how.result("users remove", {"cluster": cluster.name, **asdict(gone)}, text)

@@ -6,6 +6,7 @@ The only module beside :mod:`vcluster.rehearsal.kernel` that knows aiohttp.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -216,6 +217,8 @@ def said(error: BaseException) -> str:
         return f"certificate: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno
+        if number in {errno.EMFILE, errno.ENFILE}:
+            return "this computer allows too few open files (ulimit -n); the Hub is not to blame"
         return f"cannot connect: {os.strerror(number) if number else type(error.os_error).__name__}"
     return type(error).__name__
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import resource
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,9 @@ __all__ = ["Hub", "Rehearsal", "Script", "Told", "guests", "rehearse"]
 
 END_TRIES = 3
 
+FILES, FILES_EACH = 256, 8
+"""Files that this process may have open beside the users', and each user's: a browser has up to six connections."""
+
 TELL_EVERY = 5.0
 """Seconds between two words on how it goes."""
 
@@ -29,7 +33,7 @@ Told = Callable[[str], None]
 class Hub(Protocol):
     """What makes the accounts of a rehearsal and takes them away: :class:`vcluster.hub.Hub`."""
 
-    def rehearsal_begin(self, users: int, *, force: bool = False) -> Mapping[str, Any]:
+    def rehearsal_begin(self, users: int, *, seconds: float = 0.0, force: bool = False) -> Mapping[str, Any]:
         """Gives ``users``, ``password``, ``url`` and ``ca``."""
         ...
 
@@ -40,20 +44,26 @@ class Hub(Protocol):
 
 @contextmanager
 def guests(
-    hub: Callable[[], AbstractContextManager[Hub]], users: int, told: Told, *, force: bool = False
+    hub: Callable[[], AbstractContextManager[Hub]],
+    users: int,
+    told: Told,
+    *,
+    seconds: float = 0.0,
+    force: bool = False,
 ) -> Iterator[tuple[Door, tuple[Account, ...]]]:
     """The door and accounts that are nobody's, and gone afterwards.
 
     Args:
         hub: opens the way to the Hub, once for each end.
         told: takes what could not be taken away, so that somebody can do it by hand.
+        seconds: how long the rehearsal is planned to last.
 
     Raises:
         UsageError: there is no room, or another rehearsal is going on.
         CloudError: the head did not answer.
     """
     with hub() as one:
-        made = one.rehearsal_begin(users, force=force)
+        made = one.rehearsal_begin(users, seconds=seconds, force=force)
     try:
         password = str(made["password"])
         yield Door(str(made["url"]), str(made.get("ca") or "")), tuple(Account(n, password) for n in made["users"])
@@ -114,7 +124,26 @@ def rehearse(
         told: takes a sentence on how it goes, now and then.
         cancel: set from another thread, it sends all users home.
     """
-    return asyncio.run(_rehearse(door, accounts, script, told, cancel or threading.Event()))
+    with _open_files(FILES + FILES_EACH * len(accounts)):
+        return asyncio.run(_rehearse(door, accounts, script, told, cancel or threading.Event()))
+
+
+@contextmanager
+def _open_files(needed: int) -> Iterator[None]:
+    """Let this process open so many files, as far as it may; the limit is put back afterwards, being everybody's.
+
+    A shell on macOS allows 256, and a class's browsers need more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def _rehearse(

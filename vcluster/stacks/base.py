@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from vcluster.secrets import Keyring
     from vcluster.spec import ClusterSpec
 
-__all__ = ["ADMIN_USER", "HEAD_SECRET", "HEAD_SPEC", "Clock", "Control", "Simulated", "Site", "Stack"]
+__all__ = ["ADMIN_UID", "ADMIN_USER", "HEAD_SECRET", "HEAD_SPEC", "Clock", "Control", "Simulated", "Site", "Stack"]
 
 ADMIN_USER = "vcluster"
 """The administrator's account on every machine; its home lies outside ``/home``, which NFS covers."""
+
+ADMIN_UID = 2000
 
 HEAD_SECRET = "/etc/vcluster/secrets/cluster"  # noqa: S105 - a path
 """On the head, for root alone: the cluster's secret as one line of base64."""
@@ -68,7 +70,7 @@ class Control(Protocol):
     """The scheduler of a running cluster, asked through the head.
 
     Attributes:
-        silence: why the head told nothing when it was last asked; empty when it told something.
+        silence: why the head told nothing when it was last asked, or why its Hub does not start; else empty.
     """
 
     silence: str

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from vcluster.model import Role, Slot
 from vcluster.people import FIRST_UID, Person, class_size, people
 from vcluster.render import render
+from vcluster.spec_hub_cross import PROVIDERS
+from vcluster.stacks.base import ADMIN_UID
 from vcluster.stacks.userdata import File, lean
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ _ON_HEAD = (
     "hub_login.py",
     "hub_passwords.py",
     "hub_people.py",
+    "hub_probe.py",
     "hub_queue.py",
     "hub_quota.py",
     "hub_rehearsal.py",
@@ -49,7 +52,17 @@ _ON_HEAD = (
     "vcluster_proxy.py",
     "vcluster_spawner.py",
 )
+_OF_THE_WAY = {
+    **dict.fromkeys(("firstuse", "native"), "vcluster_own.py"),
+    **dict.fromkeys(PROVIDERS, "vcluster_provider.py"),
+}
+"""What a way to log in needs, and no other: the user data of a class has little room."""
+_SSHD = ("/etc/ssh/sshd_config.d/20-vcluster-people.conf", "jupyterhub/sshd.conf.j2", 0o644)
 _HEAD = (
+    _SSHD,
+    # The more special one of two drop-ins of the same name counts alone.
+    (f"{UNITS}/user-.slice.d/vcluster.conf", "jupyterhub/user-slice.conf", 0o644),
+    (f"{UNITS}/user-{ADMIN_UID}.slice.d/vcluster.conf", "jupyterhub/admin-slice.conf", 0o644),
     (f"{LIBRARY}/hub-sync", "jupyterhub/hub-sync", 0o755),
     ("/usr/local/sbin/vcluster-hub", "jupyterhub/vcluster-hub", 0o700),
     ("/usr/local/sbin/vcluster-notebook", "jupyterhub/vcluster-notebook", 0o700),
@@ -61,7 +74,9 @@ _HEAD = (
     (f"{UNITS}/jupyterhub-proxy.service", "jupyterhub/jupyterhub-proxy.service.j2", 0o644),
 )
 _WORKER = (
+    _SSHD,
     (f"{LIBRARY}/notebook", "jupyterhub/notebook", 0o644),
+    (f"{LIBRARY}/vcluster_activity.py", "jupyterhub/vcluster_activity.py", 0o644),
     (f"{LIBRARY}/vcluster_kernels.py", "jupyterhub/vcluster_kernels.py", 0o644),
     (f"{LIBRARY}/prolog", "jupyterhub/prolog", 0o755),
     (f"{UNITS}/vcluster-people.service", "jupyterhub/vcluster-people.service", 0o644),
@@ -70,7 +85,10 @@ _WORKER = (
 )
 _PROGRAMS = {
     f"jupyterhub/{name}"
-    for name in ("hub-sync", "vcluster-hub", "vcluster-notebook", "notebook", "vcluster_kernels.py")
+    for name in (
+        *("hub-sync", "vcluster-hub", "vcluster-notebook", "notebook"),
+        *("vcluster_activity.py", "vcluster_kernels.py"),
+    )
 }
 """Python, without a template's gaps."""
 
@@ -125,7 +143,10 @@ def files(site: Site, role: Role, values: Mapping[str, Any]) -> Iterator[File]:
         return
     if hub.people.quota is not None:
         yield File(f"{UNITS}/vcluster-quota.service", render("jupyterhub/vcluster-quota.service", **more), 0o644)
-    for name in _ON_HEAD:
+    if hub.auth.method == "pam":
+        yield File("/etc/pam.d/vcluster-jupyterhub", render("jupyterhub/pam"), 0o644)
+    own = _OF_THE_WAY.get(hub.auth.method)
+    for name in (*_ON_HEAD, *([own] if own else [])):
         yield File(f"{LIBRARY}/{name}", lean(render(f"jupyterhub/{name}")))
     yield _data("hub.json", facts(site))
     yield _list(site.spec)
@@ -189,8 +210,10 @@ def _room(spec: ClusterSpec, workers: list[Slot]) -> int:
     hub = spec.jupyterhub
     assert hub is not None
     first = {profile.partition or spec.workers[0].name: profile for profile in reversed(hub.profiles)}
+    gpus = {group.name: group.gpus or 0 for group in spec.workers}
     nodes = ((slot, first[slot.group]) for slot in workers if slot.group in first)
-    return sum(min(per_node(slot.flavor, profile, hub.cpu_oversubscribe)) for slot, profile in nodes)
+    limits = (per_node(slot.flavor, gpus[slot.group], profile, hub.cpu_oversubscribe) for slot, profile in nodes)
+    return sum(each.each for each in limits)
 
 
 def entry(person: Person) -> dict[str, Any]:
@@ -227,12 +250,10 @@ def _readable(keyring: Keyring) -> str:
 
 def _secrets(site: Site, hub: HubSpec) -> Iterator[File]:
     ring = site.keyring
-    proxy = {
-        "CONFIGPROXY_AUTH_TOKEN": ring.password("jupyterhub-proxy"),
-        "VCLUSTER_SERVICE_TOKEN": ring.password("jupyterhub-service"),
-    }
+    proxy = {"CONFIGPROXY_AUTH_TOKEN": ring.password("jupyterhub-proxy")}
     own = {
         **proxy,
+        "VCLUSTER_SERVICE_TOKEN": ring.password("jupyterhub-service"),
         "JPY_COOKIE_SECRET": ring.key("jupyterhub-cookie").hex(),
         "JUPYTERHUB_CRYPT_KEY": ring.key("jupyterhub-crypt").hex(),
     }

@@ -12,7 +12,7 @@ from vcluster.doors import HTTP, HTTPS, http_from, https_from
 from vcluster.model import Role, Slot
 from vcluster.render import render
 from vcluster.stacks import jupyterhub
-from vcluster.stacks.base import ADMIN_USER, HEAD_SECRET, HEAD_SPEC, Site
+from vcluster.stacks.base import ADMIN_UID, ADMIN_USER, HEAD_SECRET, HEAD_SPEC, Site
 from vcluster.stacks.hostlist import compress, runs
 from vcluster.stacks.userdata import File, lean, write_files
 
@@ -24,7 +24,6 @@ __all__ = ["PROBE_PARTITION", "SlurmStack"]
 PROBE_PARTITION = "vcluster-probe"
 """The hidden partition in which a worker proves itself."""
 
-ADMIN_UID = 2000
 FIRST_USER_UID = 2001
 REPORTS_PORT = 6815
 """Where the head hears workers say that their configuration failed; next to Slurm's own ports."""
@@ -110,12 +109,13 @@ class SlurmStack:
             "default_time": spec.slurm.default_time,
             # Where the head may ask a cloud, if somebody gives it a credential.
             "expiring": spec.cloud != "local",
+            "gpus": {group.name: group.gpus for group in spec.workers if group.gpus},
             "guarded": _by_family(site.guarded),
             "head": head,
             "hub": jupyterhub.configure(spec),
             "max_time": spec.slurm.max_time,
             "members": _ranges(port.address for port in site.ports.values()),
-            "nodes": list(_nodes(workers, site.ports)),
+            "nodes": list(_nodes(workers, site)),
             "partitions": list(_partitions(workers, spec.slurm.memory_per_cpu, jupyterhub.shared_nodes(spec))),
             "ports": site.ports,
             "probe": PROBE_PARTITION,
@@ -139,6 +139,8 @@ class SlurmStack:
             yield File(HEAD_SPEC, spec.to_yaml(), 0o600)
             for path, name, mode in _EXPIRING if values["expiring"] else ():
                 yield File(path, _lean(render(name)), mode)
+            if values["gpus"]:
+                yield File("/etc/slurm/gres.conf", render("slurm/gres.conf.j2", **values))
             for user in spec.users:
                 yield File(f"/etc/vcluster/keys/{user.name}", _lines(user.ssh_keys))
         yield File("/var/lib/vcluster/cluster.json", json.dumps(_facts(site), indent=1) + "\n")
@@ -222,11 +224,14 @@ def _groups(workers: Sequence[Slot]) -> dict[str, list[Slot]]:
     return groups
 
 
-def _nodes(workers: Sequence[Slot], ports: Mapping[str, Any]) -> Iterator[str]:
-    for slots in _groups(workers).values():
+def _nodes(workers: Sequence[Slot], site: Site) -> Iterator[str]:
+    gpus = {group.name: group.gpus for group in site.spec.workers}
+    for name, slots in _groups(workers).items():
         flavor = slots[0].flavor
-        for names, addresses in runs([(slot.name, ports[slot.name].address) for slot in slots]):
+        for names, addresses in runs([(slot.name, site.ports[slot.name].address) for slot in slots]):
             size = f"CPUs={flavor.cpus} RealMemory={_memory(slots[0])}"
+            if gpus[name]:
+                size += f" Gres=gpu:{gpus[name]}"
             # DOWN until it calls: a place without a machine waits for nobody and troubles nobody.
             yield f"NodeName={names} NodeAddr={addresses} {size}"
 

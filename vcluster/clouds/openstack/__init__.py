@@ -3,6 +3,7 @@
 ::
 
     connect.py    clouds.yaml, openrc, OS_*: who asks, and which project
+    rules.py      what an application credential's access rules must allow
     rest.py       one request: retries, paging, the cloud's clock
     errors.py     an answer's status and words -> our error classes
     marks.py      how identity, notes and names are written on resources

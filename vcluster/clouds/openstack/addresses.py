@@ -36,13 +36,16 @@ class Addresses:
             own: the cluster made it; else the spec names it.
 
         Raises:
-            PermanentError: another's port holds it, or it is gone.
-            ConflictError: it changed while this ran.
+            PermanentError: another's port holds it, or what the spec names is gone.
+            ConflictError: it changed while this ran, or what the cluster made is gone.
         """
         told = self._look(uuid)
+        if told is None and own:
+            raise ConflictError(f"bind the floating IP: {uuid} is gone")
         if told is None:
             raise PermanentError(
-                f"floating IP {uuid} went away while this ran", remedy="run the same command again: it chooses anew"
+                f"floating IP {uuid} went away while this ran",
+                remedy=f"`vcluster down {ref.name}`, then bring it up with another access.floating_ip, or with none",
             )
         address, holder = told["floating_ip_address"], self._stranger(ref, told)
         if holder:

@@ -64,8 +64,8 @@ class OpenStackCloud:
         self._services = services
         self._name = name
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="openstack")
-        known, foreign = Known(), Foreign(services)
-        self._known = known
+        self._known = known = Known()
+        foreign = Foreign(services, known)
         self._lookups = Lookups(services, self._pool)
         self._observer = Observer(services, known, foreign, self._pool)
         self._layouts = LayoutMaker(services, self._lookups, foreign, self._pool)

@@ -10,12 +10,12 @@ import difflib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vcluster.clouds.openstack import errors
+from vcluster.clouds.openstack import errors, rules
 from vcluster.clouds.openstack.rest import TIMEOUT, Clock, Service, repeated
 from vcluster.errors import CancelledError, CloudError, PermanentError, UsageError, VclusterError
 
@@ -90,6 +90,7 @@ class Services:
         self._sleep: Callable[[float], None] = self._pause
         self._lock = threading.Lock()
         self._identity: Identity | None = None
+        self._rules: Sequence[Mapping[str, str]] | None = None
         self._volumes: bool | None = None
         self.clock = Clock()
         proxies: dict[str, Callable[[], Proxy]] = {
@@ -129,6 +130,16 @@ class Services:
         if self._volumes is None:
             self._volumes = self._has("block-storage")
         return self._volumes
+
+    def check_may_change(self) -> None:
+        """Refuse, before anything is made, a credential that cannot do all that a cluster takes.
+
+        Raises:
+            PermanentError: an access rule is lacking.
+        """
+        cloud = self.identity.cloud  # the rules come with it
+        if self._rules is not None:
+            rules.check(cloud, self._rules, rules.CHANGES)
 
     def stop(self) -> None:
         """End every wait between two tries, now and from now on."""
@@ -183,6 +194,9 @@ class Services:
             cloud=self._cloud,
         )
         self._check_region(access, region or "")
+        self._rules = getattr(access, "application_credential_access_rules", None)
+        if self._rules is not None:
+            rules.check(self._cloud, self._rules, rules.LOOKS)
         return identity
 
     def _check_region(self, access: object, region: str) -> None:

@@ -76,7 +76,7 @@ class Maker:
         body = {"network": {"name": ref.name, "description": tag}}
         told = self._services.network.post("/networks", body, doing="create network")["network"]
         self._known.made(ref, told["id"])
-        return pictures.network(told, [], tag=tag)
+        return pictures.network(told, None, tag=tag)
 
     def ports(self, ref: ClusterRef, requests: Sequence[PortRequest]) -> list[Port]:
         """All in one call, all or none."""
@@ -94,6 +94,8 @@ class Maker:
                 "description": r.tag,
                 "security_groups": [head, members] if r.name in is_head else [members],
             }
+            # A subnet may be named by whoever may use the network; an address by its owner alone.
+            | ({"fixed_ips": [{"subnet_id": subnet}]} if (subnet := self._known.subnet(ref, r.network)) else {})
             for r in requests
         ]
         doing = f"create {len(requests)} ports" if len(requests) > 1 else f"create port {bodies[0]['name']}"

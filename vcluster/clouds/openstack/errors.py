@@ -17,7 +17,16 @@ from urllib.parse import urlsplit
 
 from vcluster.errors import CloudError, ConflictError, PermanentError, QuotaError, TemporaryError
 
-__all__ = ["Entry", "from_answer", "from_exception", "from_login", "retry_after", "words"]
+__all__ = [
+    "POOL_IS_EMPTY",
+    "Entry",
+    "from_answer",
+    "from_exception",
+    "from_login",
+    "from_mistrust",
+    "retry_after",
+    "words",
+]
 
 _QUOTA = re.compile(r"quota exceeded|exceeds? (?:allowed|available)|over limit of|allowed\) exceeded|overquota", re.I)
 _POOL = re.compile(r"no more ip addresses available|no more addresses available|ipaddressgenerationfailure", re.I)
@@ -37,6 +46,9 @@ _MORE_ROOM = "delete what is not needed, ask for less in the spec, or ask the cl
 _TAKEN = "token issue` (of the package python-openstackclient) shows whether the cloud takes it"
 _LOGIN_AGAIN = f"get a new credential (or token) and try again; `openstack --os-cloud NAME {_TAKEN}"
 _NETWORK = "is this computer's network up?"
+POOL_IS_EMPTY = "the network's pool of addresses is empty: wait for somebody to give one back, or name another"
+"""The remedy where a network has no address left."""
+
 _ADDRESS = "check auth_url (OS_AUTH_URL): http or https, host and port"
 _NO_TLS = re.compile(r"wrong.version.number|http.request|record layer failure|unexpected.eof|eof occurred", re.I)
 
@@ -155,7 +167,7 @@ def from_answer(  # noqa: PLR0911 (a table, as a chain of conditions)
         return _refused(status, said, text, reading=reading)
     if _NO_DISK.search(said):
         return PermanentError(text, remedy="this flavor has no disk of its own: set `root_disk` (GiB)")
-    if status == 401:
+    if status == 401:  # from Keystone; for a service's see from_mistrust
         return PermanentError(f"{doing}: the cloud does not accept the credential (HTTP 401)", remedy=_LOGIN_AGAIN)
     if status == 403:
         return PermanentError(
@@ -168,11 +180,26 @@ def from_answer(  # noqa: PLR0911 (a table, as a chain of conditions)
     return PermanentError(text)
 
 
+def from_mistrust(service: str, method: str, path: str, *, doing: str) -> CloudError:
+    """The error where a service does not accept a token that Keystone has just given.
+
+    So it answers also to an application credential whose access rules do not allow the call, not by 403.
+
+    Args:
+        service: its name: "Nova".
+        path: below the service's endpoint.
+    """
+    return PermanentError(
+        f"{doing}: {service} does not accept the credential's token, which Keystone has just given (HTTP 401)",
+        remedy=f"an application credential with access rules needs one that allows {method} of {path}: make one "
+        "without such rules (`openstack application credential create NAME`). If it has none, "
+        f"{service} has trouble with Keystone: try again later, or tell the cloud's operator",
+    )
+
+
 def _refused(status: int, said: str, text: str, *, reading: bool) -> CloudError:
     if _POOL.search(said):
-        return QuotaError(
-            text, remedy="the network's pool of addresses is empty: wait for somebody to give one back, or name another"
-        )
+        return QuotaError(text, remedy=POOL_IS_EMPTY)
     if _NO_WAY_OUT.search(said):
         return PermanentError(
             text, remedy="the network needs a router with a gateway to the external network; or set access.public_ip"

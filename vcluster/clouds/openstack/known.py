@@ -18,6 +18,7 @@ class Known:
         self._lock = threading.Lock()
         self._own: dict[str, set[str]] = {}
         self._groups: dict[tuple[str, PartKind, str], str] = {}
+        self._subnets: dict[tuple[str, str], str] = {}
         self._public: dict[str, str] = {}
         self._told: dict[str, float] = {}
         self._words: dict[str, dict[str, str]] = {}
@@ -75,6 +76,18 @@ class Known:
         with self._lock:
             for key in [k for k in self._groups if k[0] == ref.id]:
                 del self._groups[key]
+
+    # Places -----------------------------------------------------------------------------------------------------
+
+    def lies(self, ref: ClusterRef, network: str, subnet: str) -> None:
+        """The cluster is on this subnet of a network; empty: on whichever it is put."""
+        with self._lock:
+            self._subnets[ref.id, network] = subnet
+
+    def subnet(self, ref: ClusterRef, network: str) -> str:
+        """The subnet that a port must be on; empty when Neutron may choose."""
+        with self._lock:
+            return self._subnets.get((ref.id, network), "")
 
     # What listings do not tell ---------------------------------------------------------------------------------
 

@@ -6,15 +6,14 @@ depends on nothing but what is there, so that a run after a killed one chooses t
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from concurrent.futures import Executor
 
 from vcluster.chosen import chosen_network, chosen_part
-from vcluster.clouds.openstack import marks, pictures
+from vcluster.clouds.openstack import marks
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.lookups import Lookups
-from vcluster.clouds.openstack.networks import Foreign, Surroundings, free_cidr
+from vcluster.clouds.openstack.networks import Foreign, Surroundings, free_cidr, size_of
 from vcluster.clouds.openstack.rest import GONE, Json
 from vcluster.errors import PermanentError, QuotaError
 from vcluster.model import ClusterRef, Layout, Network, Observed, Part, PartKind, PartRequest, Wishes
@@ -56,12 +55,14 @@ class _Choice:
         self._external: list[Json | None] = []
 
     def layout(self) -> Layout:
+        self._services.check_may_change()
         if self.seen.head is None:
             self._lookups.check_zones(self.wishes.zones)
         network = chosen_network(self.seen)  # where its ports are, else its own
         chosen = None if network is not None else self._choose()
         if network is None and chosen is not None:
-            network = self._foreign.know(pictures.network(chosen, self.around.ipv4(chosen), tag=""))
+            subnet = self._subnet(chosen)
+            network = self._foreign.know(self.ref, chosen, self.around.ipv4(chosen), str(subnet["id"]))
         foreign = network if network is not None and network.foreign else None
         parts = [self._group("head", self._doors()), self._group("members", {})]
         if self._wants_server_group():
@@ -135,16 +136,21 @@ class _Choice:
             remedy=f"add a router to it; or {NO_PUBLIC}",
         )
 
+    def _subnet(self, network: Json) -> Json:
+        """The subnet that the cluster would be on; networks that can be chosen have one."""
+        external = self.external if self.wishes.public_ip and not self.wishes.floating_ip else None
+        found = self.around.subnet(network, str(external["id"]) if external is not None else "")
+        assert found is not None
+        return found
+
     def _room(self, network: Json) -> int:
-        """How many addresses the network has left, as far as the project sees."""
-        total = sum(
-            int(ipaddress.IPv4Address(pool["end"])) - int(ipaddress.IPv4Address(pool["start"])) + 1
-            for subnet in self.around.ipv4(network)
-            for pool in subnet.get("allocation_pools", [])
-        )
-        params = {"network_id": network["id"], "fields": ("id",)}
+        """How many addresses the network has left for the cluster, as far as the project sees."""
+        subnet = self._subnet(network)
+        params = {"network_id": network["id"], "fields": ("id", "fixed_ips")}
         held = self._services.network.listing("/ports", "ports", doing="count a network's ports", params=params)
-        return total - len(held) + len(self.seen.ports)
+        if len(self.around.ipv4(network)) > 1:
+            held = [p for p in held if any(f.get("subnet_id") == subnet["id"] for f in p.get("fixed_ips", []))]
+        return size_of(subnet) - len(held) + len(self.seen.ports)
 
     def _own(self, network: Network | None) -> list[PartRequest]:
         """Subnet, router and the router's leg, for a network of our own."""

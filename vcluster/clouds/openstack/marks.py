@@ -21,6 +21,7 @@ __all__ = [
     "HOST_KEY",
     "KEPT",
     "MARK",
+    "OPEN",
     "PORT",
     "SLOT",
     "Signature",
@@ -49,6 +50,9 @@ GROUP = "vcluster-group"
 PORT = "vcluster-port"
 HOST_KEY = "vcluster-host-key"
 KEPT = "vcluster-kept"
+OPEN = "vcluster-open"
+"""A tag of a security group that had all the rules it needs without ours."""
+
 
 NOTE_LENGTH = 60
 """Characters of a Neutron tag, in clouds older than Zed."""

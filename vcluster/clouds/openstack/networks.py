@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from vcluster.clouds.openstack import marks, pictures
 from vcluster.clouds.openstack.connect import Services
+from vcluster.clouds.openstack.known import Known
 from vcluster.clouds.openstack.lookups import nearest
 from vcluster.clouds.openstack.rest import GONE, Json
 from vcluster.errors import PermanentError, QuotaError
-from vcluster.model import Network
+from vcluster.model import ClusterRef, Network
 
-__all__ = ["AUTO", "Foreign", "Surroundings", "free_cidr"]
+__all__ = ["AUTO", "Foreign", "Surroundings", "free_cidr", "size_of"]
 
 AUTO = "auto_allocated_network"
 """What Neutron calls the network that it makes for a project that asks (and Jetstream2 has made for each)."""
@@ -92,8 +93,31 @@ class Surroundings:
     # What can be used ------------------------------------------------------------------------------------------
 
     def ipv4(self, network: Json) -> list[Json]:
-        """The network's IPv4 subnets."""
-        return [s for s in self.subnets if s["network_id"] == network["id"] and s.get("ip_version") == 4]
+        """The network's IPv4 subnets that machines may be on."""
+        return pictures.for_machines(network["id"], self.subnets)
+
+    def subnet(self, network: Json, external: str) -> Json | None:
+        """The one of them that a cluster is on: all of it on one, or they would not reach each other as neighbours do.
+
+        One from which a floating IP can be reached, else one with a way out, else with a gateway and DHCP; then the
+        largest. That depends on nothing that a cluster changes, so that two runs at once choose the same.
+
+        Args:
+            external: id of the network that floating IPs come from; empty where none is needed.
+        """
+        leads = {r["id"]: str((r.get("external_gateway_info") or {}).get("network_id", "")) for r in self.routers}
+        ways: dict[str, set[str]] = {}
+        for leg in self.legs:
+            for fixed in leg.get("fixed_ips", []):
+                ways.setdefault(str(fixed.get("subnet_id")), set()).add(leads.get(leg["device_id"], ""))
+
+        def rank(s: Json) -> tuple[object, ...]:
+            out = ways.get(s["id"], set())
+            serves = bool(s.get("gateway_ip")) and s.get("enable_dhcp", True)
+            reached = not external or external in out
+            return (not reached, not out - {""}, not serves, -size_of(s), str(s["cidr"]), s["id"])
+
+        return min(self.ipv4(network), key=rank, default=None)
 
     def ways_out(self, network: Json) -> set[str]:
         """Ids of the external networks to which a router leads from here, as far as the project sees."""
@@ -147,29 +171,58 @@ class Surroundings:
 
 
 class Foreign:
-    """Pictures of networks that are not ours: what is in them does not change, so each is asked for once."""
+    """Networks that are not ours: what is in them does not change, so each is asked for once.
 
-    def __init__(self, services: Services) -> None:
+    Args:
+        services: the cloud.
+        known: is told which subnet a cluster is on, where there are several.
+    """
+
+    def __init__(self, services: Services, known: Known) -> None:
         self._services = services
+        self._known = known
         self._lock = threading.Lock()
-        self._known: dict[str, Network] = {}
+        self._told: dict[str, tuple[Json, Sequence[Json]]] = {}
 
-    def know(self, network: Network) -> Network:
-        """Remember a picture that was taken on the way."""
-        with self._lock:
-            return self._known.setdefault(network.uuid, network)
+    def know(self, ref: ClusterRef, told: Json, subnets: Sequence[Json], subnet: str) -> Network:
+        """Remember a network that was seen on the way.
 
-    def get(self, uuid: str) -> Network | None:
-        """The network; None when it is not there (any more)."""
+        Args:
+            subnets: those of its subnets that machines may be on.
+            subnet: the one that the cluster is on; one that is not there means the first.
+        """
         with self._lock:
-            if uuid in self._known:
-                return self._known[uuid]
-        told = self._services.network.find(f"/networks/{uuid}", doing="look at the network")
-        if told is None:
-            return None
-        params = {"network_id": uuid}
-        subnets = self._services.network.listing("/subnets", "subnets", doing="look at the subnets", params=params)
-        return self.know(pictures.network(told["network"], subnets, tag=""))
+            self._told[told["id"]] = told, subnets
+        chosen = next((s for s in subnets if s["id"] == subnet), subnets[0] if subnets else None)
+        # Where there is one alone, nothing is named: then a port gets what else the network has, an IPv6 address.
+        self._known.lies(ref, told["id"], str(chosen["id"]) if chosen is not None and len(subnets) > 1 else "")
+        return pictures.network(told, chosen, tag="")
+
+    def get(self, ref: ClusterRef, uuid: str, subnet: str) -> Network | None:
+        """The network; None when it is not there (any more).
+
+        Args:
+            subnet: the one that the cluster's ports are on.
+        """
+        with self._lock:
+            told, subnets = self._told.get(uuid, ({}, ()))
+        if not told or (subnet and not any(s["id"] == subnet for s in subnets)):
+            found = self._services.network.find(f"/networks/{uuid}", doing="look at the network")
+            if found is None:
+                return None
+            params = {"network_id": uuid}
+            asked = self._services.network.listing("/subnets", "subnets", doing="look at the subnets", params=params)
+            told = found["network"]
+            subnets = sorted(pictures.for_machines(uuid, asked), key=lambda s: (str(s["cidr"]), str(s["id"])))
+        return self.know(ref, told, subnets, subnet)
+
+
+def size_of(subnet: Json) -> int:
+    """How many addresses a subnet gives away."""
+    return sum(
+        int(ipaddress.IPv4Address(pool["end"])) - int(ipaddress.IPv4Address(pool["start"])) + 1
+        for pool in subnet.get("allocation_pools", [])
+    )
 
 
 def free_cidr(used: Iterable[str], slots: int, start: int) -> str:

@@ -101,7 +101,8 @@ class Observer:
         held = self._stale.freed(ref, held, gone)
         public = {str(a["port_id"]): str(a["floating_ip_address"]) for a in told_addresses if a.get("port_id")}
         public = {uuid: address for uuid, address in public.items() if uuid in held}
-        own = _own_networks(ref, told_networks, told_subnets)
+        lies = _lies(ref, told_ports)
+        own = self._own_networks(ref, told_networks, told_subnets, lies)
         parts: list[Part | None] = [pictures.subnet(ref, told) for told in told_subnets]
         parts += [pictures.router(ref, told) for told in routers.result()]
         parts += [pictures.gateway(ref, told) for told in told_ports]
@@ -111,7 +112,7 @@ class Observer:
         parts += [pictures.floating_ip(ref, told, held) for told in told_addresses]
         parts += [pictures.volume(ref, told) for told in disks.result()]
         picture = Observed(
-            networks=(*own, *self._foreign_networks(own, held)),
+            networks=(*own, *self._foreign_networks(ref, own, held, lies)),
             ports=tuple(held.values()),
             parts=tuple(part for part in parts if part is not None),
             notes=marks.notes_of(*_carriers(ref, told_groups, told_ports, told_networks)) | self._known.words(ref),
@@ -161,9 +162,29 @@ class Observer:
                 found.append(pictures.reached(machine, public))
         return tuple(found)
 
-    def _foreign_networks(self, own: list[Network], ports: dict[str, Port]) -> list[Network]:
+    def _own_networks(
+        self, ref: ClusterRef, networks: list[Json], subnets: list[Json], lies: Mapping[str, str]
+    ) -> list[Network]:
+        found = []
+        for told in networks:
+            tag = marks.tag_in(told.get("description"))
+            if tag != ref.tag(Role.NETWORK):
+                continue
+            uuid = str(told["id"])
+            ours = [s for s in pictures.for_machines(uuid, subnets) if pictures.subnet(ref, s) is not None]
+            # As twins are told apart: see vcluster.chosen.
+            ours.sort(key=lambda s: (s["id"] != lies.get(uuid), str(s.get("created_at", "")), str(s["id"])))
+            # Always named: somebody may have put a second subnet on our network.
+            self._known.lies(ref, uuid, str(ours[0]["id"]) if ours else "")
+            found.append(pictures.network(told, ours[0] if ours else None, tag=tag))
+        return found
+
+    def _foreign_networks(
+        self, ref: ClusterRef, own: list[Network], ports: Mapping[str, Port], lies: Mapping[str, str]
+    ) -> list[Network]:
         others = sorted({port.network for port in ports.values()} - {network.uuid for network in own})
-        return [network for uuid in others if (network := self._foreign.get(uuid)) is not None]
+        asked = (self._foreign.get(ref, uuid, lies.get(uuid, "")) for uuid in others)
+        return [network for network in asked if network is not None]
 
 
 def server_groups(services: Services) -> list[Json]:
@@ -197,13 +218,16 @@ def _holders(ref: ClusterRef, ports: list[Json]) -> dict[str, str]:
     return holders
 
 
-def _own_networks(ref: ClusterRef, networks: list[Json], subnets: list[Json]) -> list[Network]:
-    found = []
-    for told in networks:
-        tag = marks.tag_in(told.get("description"))
-        if tag == ref.tag(Role.NETWORK):
-            found.append(pictures.network(told, subnets, tag=tag))
-    return found
+def _lies(ref: ClusterRef, ports: list[Json]) -> dict[str, str]:
+    """The subnet, by network, that the cluster's machines are on: the one that its head is on."""
+    ours = [told for told in ports if pictures.port(ref, told) is not None]
+    head = ref.tag(Role.HEAD)
+    ours.sort(key=lambda t: (marks.tag_in(t["description"]) != head, str(t.get("created_at", "")), str(t["id"])))
+    lies: dict[str, str] = {}
+    for told in ours:
+        if subnet := pictures.lies_on(told):
+            lies.setdefault(str(told["network_id"]), subnet)
+    return lies
 
 
 def _carriers(ref: ClusterRef, groups: list[Json], ports: list[Json], networks: list[Json]) -> list[list[str]]:

@@ -11,12 +11,12 @@ import ipaddress
 from dataclasses import replace
 
 from vcluster.chosen import chosen_network, chosen_part, chosen_ports
-from vcluster.clouds.openstack import marks, pictures
+from vcluster.clouds.openstack import errors, marks, pictures
 from vcluster.clouds.openstack.addresses import Addresses
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.known import Known
 from vcluster.clouds.openstack.rest import Json
-from vcluster.errors import CloudError, ConflictError, PermanentError
+from vcluster.errors import CloudError, ConflictError, PermanentError, QuotaError
 from vcluster.model import ClusterRef, Network, Observed, Part, PartKind, PartRequest, Port, Role
 
 __all__ = ["PartMaker"]
@@ -69,6 +69,7 @@ class PartMaker:
             "cidr": _detail(request, "cidr"),
         }
         told = self._services.network.post("/subnets", {"subnet": body}, doing="create subnet")["subnet"]
+        self._known.lies(ref, network.uuid, str(told["id"]))
         return _made(pictures.subnet(ref, told))
 
     def _router(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
@@ -122,8 +123,20 @@ class PartMaker:
             told = service.post("/security-groups", {"security_group": body}, doing=doing)["security_group"]
             old = _made(pictures.security_group(ref, told))
             self._known.made(ref, old.uuid)
-        rules = {"security_group_rules": _rules(old.uuid, request)}
-        service.post("/security-group-rules", rules, doing=f"open security group {request.name}")
+        else:
+            found = service.find(f"/security-groups/{old.uuid}", doing=f"look at security group {request.name}")
+            if found is None:
+                raise ConflictError(f"security group {request.name} is gone")
+            told = found["security_group"]
+        # Neutron refuses all rules of a call if the group has one of them, as it may from the operator.
+        there = {_same(rule) for rule in told.get("security_group_rules", [])}
+        wanted = {_same(rule): rule for rule in _rules(old.uuid, request)}
+        if lacking := [rule for key, rule in wanted.items() if key not in there]:
+            rules = {"security_group_rules": lacking}
+            service.post("/security-group-rules", rules, doing=f"open security group {request.name}")
+        elif not pictures.is_open(told):
+            path = f"/security-groups/{old.uuid}/tags/{marks.OPEN}"
+            service.put(path, doing=f"mark security group {request.name} as open", safe=True)
         return Part(old.uuid, request.tag, request.kind, request.name, created=old.created)
 
     def _server_group(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
@@ -139,25 +152,38 @@ class PartMaker:
             own = "uuid" not in request.detail
             told = self._addresses.bind(ref, uuid, port.uuid, own=own)
         else:
-            body = {
-                "floatingip": {
-                    "floating_network_id": _detail(request, "network"),
-                    "port_id": port.uuid,
-                    "description": request.tag,
-                }
-            }
-            told = self._services.network.post("/floatingips", body, doing="create floating IP")["floatingip"]
+            pool = _detail(request, "network")
+            body = {"floating_network_id": pool, "port_id": port.uuid, "description": request.tag}
+            try:
+                made = self._services.network.post("/floatingips", {"floatingip": body}, doing="create floating IP")
+            except QuotaError as error:
+                raise self._no_address(ref, pool, error) from error
+            told = made["floatingip"]
         self._known.lend(port.uuid, str(told["floating_ip_address"]))
         return _made(pictures.floating_ip(ref, told, {port.uuid: port}))
+
+    def _no_address(self, ref: ClusterRef, pool: str, error: QuotaError) -> QuotaError:
+        """Most of the cluster is there by now: that a pool is empty, a user may not ask before."""
+        message = error.message
+        if error.remedy == errors.POOL_IS_EMPTY:
+            told = self._services.network.find(f"/networks/{pool}", doing="look at the external network") or {}
+            name = told.get("network", {}).get("name") or pool
+            message = f"external network {name!r} has no address left: {message}"
+        return QuotaError(
+            message,
+            remedy="what was made so far stays: the same command goes on from there when there is an address again; "
+            f"`vcluster down {ref.name}` deletes it, and with access.floating_ip (one of `openstack floating ip list`) "
+            "or another external_network it can be brought up anew",
+        )
 
 
 def _rules(group: str, request: PartRequest) -> list[Json]:
     """The least that works: SSH (and the Hub) on the head from where the spec says, and members among themselves."""
+    base = {"security_group_id": group, "direction": "ingress", "description": request.tag}
     if request.name == "head":
         return [
-            {
-                "security_group_id": group,
-                "direction": "ingress",
+            base
+            | {
                 "ethertype": f"IPv{ipaddress.ip_network(prefix, strict=False).version}",
                 "protocol": "tcp",
                 "port_range_min": port,
@@ -167,10 +193,16 @@ def _rules(group: str, request: PartRequest) -> list[Json]:
             for door, port in _DOORS.items()
             for prefix in filter(None, request.detail.get(door, "").split(","))
         ]
-    return [
-        {"security_group_id": group, "direction": "ingress", "ethertype": family, "remote_group_id": group}
-        for family in ("IPv4", "IPv6")
-    ]
+    return [base | {"ethertype": family, "remote_group_id": group} for family in ("IPv4", "IPv6")]
+
+
+def _same(rule: Json) -> tuple[str, ...]:
+    """What two rules of one group have in common when Neutron takes them for the same."""
+    word = {"6": "tcp", "0.0.0.0/0": "", "::/0": ""}
+    what = ("direction", "ethertype", "protocol", "port_range_min", "port_range_max")
+    whom = ("remote_ip_prefix", "remote_group_id", "remote_address_group_id")
+    values = ("" if rule.get(key) is None else str(rule[key]) for key in (*what, *whom))
+    return tuple(word.get(value, value) for value in values)
 
 
 def _detail(request: PartRequest, word: str) -> str:

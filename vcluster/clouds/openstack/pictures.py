@@ -25,8 +25,10 @@ __all__ = [
     "ASLEEP",
     "LEGS",
     "floating_ip",
+    "for_machines",
     "gateway",
     "is_open",
+    "lies_on",
     "machine",
     "moment",
     "network",
@@ -156,17 +158,28 @@ def reached(machine: Machine, public: Mapping[str, str]) -> Machine:
     return replace(machine, endpoint=Endpoint(address, SSH), web=Endpoint(address, HTTPS))
 
 
-def network(told: Json, subnets: Iterable[Json], *, tag: str) -> Network:
-    """A network with its (first IPv4) subnet; one without our tag is foreign."""
-    cidrs = sorted(s["cidr"] for s in subnets if s["network_id"] == told["id"] and s.get("ip_version") == 4)
+def network(told: Json, subnet: Json | None, *, tag: str) -> Network:
+    """A network with the subnet that machines are on; one without our tag is foreign."""
     return Network(
         uuid=told["id"],
         tag=tag,
-        cidr=cidrs[0] if cidrs else "",
+        cidr=str(subnet["cidr"]) if subnet is not None else "",
         mtu=int(told.get("mtu") or 1500),
         foreign=not tag,
         created=moment(told.get("created_at")),
     )
+
+
+def for_machines(network: str, subnets: Iterable[Json]) -> list[Json]:
+    """The subnets of a network from which a machine's port may get its IPv4 address."""
+    mine = [s for s in subnets if s["network_id"] == network and s.get("ip_version") == 4]
+    return [s for s in mine if not s.get("service_types")]  # those are for routers' own addresses, and the like
+
+
+def lies_on(told: Json) -> str:
+    """The subnet that a port's IPv4 address is from; empty when it has none."""
+    found = (f for f in told.get("fixed_ips", []) if ipaddress.ip_address(f["ip_address"]).version == 4)
+    return next((str(fixed.get("subnet_id") or "") for fixed in found), "")
 
 
 def port(ref: ClusterRef, told: Json) -> Port | None:
@@ -246,8 +259,13 @@ def security_group(ref: ClusterRef, told: Json, holder: str = "") -> Part | None
 
 
 def is_open(group: Json) -> bool:
-    """Whether the group has its rules: all come in one call, and a new group lets nothing in."""
-    return any(rule.get("direction") == "ingress" for rule in group.get("security_group_rules", []))
+    """Whether the group has its rules: all come in one call, each with our mark.
+
+    What else lets somebody in may be the operator's: a cloud can give every new group rules of its own.
+    """
+    tag = marks.tag_in(group.get("description"))
+    rules = group.get("security_group_rules", [])
+    return marks.OPEN in group.get("tags", []) or any(marks.tag_in(r.get("description")) == tag for r in rules)
 
 
 def server_group(ref: ClusterRef, told: Json) -> Part | None:

@@ -300,7 +300,9 @@ class Service:
         if status >= 400:
             delay = errors.retry_after(answer.headers, self._clock.now())
             failed = errors.from_answer(status, answer.text, doing=doing, reading=method == "GET", delay=delay)
-            if status in (401, 429) or (status == 413 and isinstance(failed, TemporaryError)):
+            if status == 401:
+                raise _NotDoneError(errors.from_mistrust(self.name, method, path, doing=doing), delay)
+            if status == 429 or (status == 413 and isinstance(failed, TemporaryError)):
                 raise _NotDoneError(failed, delay)
             raise failed
         if not answer.content or method == "DELETE":
