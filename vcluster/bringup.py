@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vcluster.actions import NOTE_SPEC
 from vcluster.errors import CancelledError, CloudError, DeadlineError, UsageError
 from vcluster.expiry import expiry_of, lifetime_notes
+from vcluster.ledger import Ledger
 from vcluster.model import MachineState, Observed, Role
 from vcluster.outlook import Outlook, missing
 from vcluster.reconcile import ClaimedError
@@ -37,7 +38,11 @@ class Glance:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What was asked of :meth:`BringUp._up`; ``end`` is its deadline by the run's clock."""
+    """What was asked of :meth:`BringUp._up`; ``end`` is its deadline by the run's clock.
+
+    The ledger is one for all attempts: what the first made beside another run's cluster must go, also while listings
+    do not show it.
+    """
 
     spec: ClusterSpec
     end: float
@@ -46,6 +51,7 @@ class _Order:
     keep_failed: bool
     replace_uuids: frozenset[str]
     turn: Turn
+    ledger: Ledger
 
 
 class BringUp(Outlook):
@@ -71,7 +77,7 @@ class BringUp(Outlook):
     ) -> Result:
         end = self._clock().now() + (timeout or self.cloud.boot_timeout * 4)
         turn = Turn(self.cloud, self.ref, leaving=False)
-        order = _Order(spec, end, confirm, cancel, keep_on_failure, replace_uuids, turn)
+        order = _Order(spec, end, confirm, cancel, keep_on_failure, replace_uuids, turn, Ledger(self._clock().now))
         while True:
             try:
                 return self._attempt(order)
@@ -121,6 +127,7 @@ class BringUp(Outlook):
             may_destroy=agreed,
             first=None if changed else self._fresh(glance),
             turn=order.turn,
+            ledger=order.ledger,
         )
         if not told:
             self._keep_on_head(spec)

@@ -58,6 +58,7 @@ class Reconciler:
         may_destroy: whether a person agreed to what destroys data; if not, the run ends before it.
         host_key: the head's public SSH host key, which goes with its create call.
         turn: the command's, where it began to look before this run; None: this run is all of the command.
+        ledger: what earlier runs of the command made, which listings may not show yet.
         pool: how many calls may be under way at once.
         poll: seconds between looks while others work.
     """
@@ -79,6 +80,7 @@ class Reconciler:
         host_key: str = "",
         guard: Callable[[Observed], None] | None = None,
         turn: Turn | None = None,
+        ledger: Ledger | None = None,
         pool: int = 16,
         poll: float = 2.0,
     ) -> None:
@@ -93,7 +95,7 @@ class Reconciler:
             warn=lambda text: self._send(Log, level="warning", message=text),
         )
         self._guard = guard
-        self._ledger = Ledger(clock.now)
+        self._ledger = ledger or Ledger(clock.now)
         self._view = View(
             cloud,
             ref,

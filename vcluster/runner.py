@@ -14,6 +14,7 @@ from vcluster.errors import CancelledError, CloudError
 from vcluster.events import Done, EventHandler
 from vcluster.folder import Folder
 from vcluster.hub_access import HubAccess
+from vcluster.ledger import Ledger
 from vcluster.model import ClusterRef, MachineState, Observed, Role
 from vcluster.plan import plan
 from vcluster.reconcile import Outcome, Reconciler, Renderer
@@ -88,6 +89,7 @@ class Runner(HubAccess):
         may_destroy: bool = True,
         guard: Guard | None = None,
         turn: Turn | None = None,
+        ledger: Ledger | None = None,
     ) -> Reconciler:
         return Reconciler(
             self.cloud,
@@ -103,6 +105,7 @@ class Runner(HubAccess):
             may_destroy=may_destroy,
             guard=guard,
             turn=turn,
+            ledger=ledger,
             host_key="" if render is None else self.folder.keyring().host(Role.HEAD).public,
         )
 
@@ -118,6 +121,7 @@ class Runner(HubAccess):
         first: tuple[Observed, float] | None = None,
         guard: Guard | None = None,
         turn: Turn | None = None,
+        ledger: Ledger | None = None,
     ) -> Result:
         began = time.monotonic()
         self._kept = []
@@ -134,6 +138,7 @@ class Runner(HubAccess):
                 may_destroy=may_destroy,
                 guard=guard,
                 turn=turn,
+                ledger=ledger,
             )
             outcome: Outcome = loop.run(timeout, first)
         except CloudError as error:

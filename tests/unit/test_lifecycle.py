@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lifecycle_kit import DAY, HOUR, cloud, cluster, dora, home, left_over, spec
@@ -298,6 +299,28 @@ def test_two_at_once_from_two_computers_make_one_cluster(tmp_path: Path, lag: fl
         once = MemoryCloud(parts=True)
         cluster(tmp_path / f"{attempt}-alone", once).up()
         assert sorted(cloud.resources()) == sorted(once.resources())
+
+
+def test_what_a_run_made_beside_a_finished_cluster_goes_though_no_listing_shows_it_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = MemoryCloud(parts=True, lag=3.0)
+    slow, quick = cluster(tmp_path / "slow", cloud), cluster(tmp_path / "quick", cloud)
+    create = cloud.create_network
+    waited: list[str] = []
+
+    def after_the_other(*given: Any) -> Any:
+        if not waited:
+            waited.append("the other run comes to its end meanwhile")
+            assert quick.up().status.state == "ready"
+        return create(*given)
+
+    monkeypatch.setattr(cloud, "create_network", after_the_other)
+    assert slow.up().status.state == "ready"
+    assert waited
+    once = MemoryCloud(parts=True)
+    cluster(tmp_path / "alone", once).up()
+    assert sorted(cloud.resources()) == sorted(once.resources())
 
 
 def test_two_at_once_with_different_specs_make_one_of_them(tmp_path: Path) -> None:
