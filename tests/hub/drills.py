@@ -9,6 +9,9 @@ from typing import Protocol
 
 from tests.hub.person import Door, hub_answers, server_gone, student, until, works
 
+SAVED_AFTER = 8.0
+"""Seconds after which Slurm has surely written down a job that began; before that a head without power loses it."""
+
 WHERE = "import json, os, socket; print(json.dumps([socket.gethostname(), os.environ['SLURM_JOB_ID']]))"
 
 
@@ -99,6 +102,7 @@ def head_reboots(house: House, name: str, patience: float, reboot: Callable[[], 
             async with one.cells() as cell:
                 before = json.loads(await cell(WHERE))
                 await cell("kept = 'in memory'")
+            await asyncio.sleep(SAVED_AFTER)
             await asyncio.to_thread(reboot)
             await until("the kernel answers as before", lambda: works(one), patience)
             await until("the Hub knows the server", lambda: hub_answers(one), patience)

@@ -85,14 +85,14 @@ async def student(door: Door, name: str, patience: float = 300.0, *, profile: st
 
 async def until(what: str, look: Callable[[], Awaitable[bool]], seconds: float = 300.0) -> None:
     """Return once it is so; what fails on the way is asked again."""
-    end = time.monotonic() + seconds
+    end, told = time.monotonic() + seconds, what
     while True:
         try:
             if await look():
                 return
         except Failed as failed:
-            what = f"{what}: {failed.reason}"
-        assert time.monotonic() < end, what
+            told = f"{what}: {failed.reason}"
+        assert time.monotonic() < end, told
         await asyncio.sleep(0.5)
 
 
