@@ -72,7 +72,7 @@ lab: deps-lab
 
 # Labs side by side, some for the tests among neighbours. Of the long sweeps a fixed sample; "make soak" is all of them.
 lab-test: deps-lab
-	$(BIN)/pytest -n 3 --dist loadscope -m 'not vm and not browser' --timeout 600 --durations 10 tests/lab
+	$(BIN)/pytest -n 3 --dist loadscope -m 'not vm and not browser' --timeout 1800 --durations 10 tests/lab
 	$(BIN)/pytest -m lab --timeout 600 tests/bench
 
 # Flags by HUB=, such as HUB="--spec examples/workshop-slurm.yaml".
