@@ -56,6 +56,13 @@ CHANGES = {
 Changes = Mapping[str, Mapping[str, str]]
 """Patterns at the beginning of lines, and what stands there instead, by the file's path."""
 
+LOOKS_OFTEN: Changes = {
+    "/usr/local/lib/vcluster/jupyterhub/jupyterhub_config.py": {
+        r"(c\.Spawner\.http_timeout = .*)": r"\1\nc.Spawner.poll_interval = 3"
+    }
+}
+"""For tests that wait until the Hub sees that a server is gone: by itself it looks each half minute."""
+
 DEFAULT: dict[str, Any] = {
     "name": "bed",
     "cloud": "local",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def hub_bed() -> Iterator[Bed]:
     """A head, two workers, four students and a teacher; for tests with the marker ``hub``."""
-    from tests.hub.bed import Bed
+    from tests.hub.bed import LOOKS_OFTEN, Bed
 
-    with Bed() as bed:
+    with Bed(changes=LOOKS_OFTEN) as bed:
         yield bed

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.hub.bed import DEFAULT, Bed
+from tests.hub.bed import DEFAULT, LOOKS_OFTEN, Bed
 from tests.hub.person import Person, person, server_gone, until
 
 pytestmark = pytest.mark.hub
@@ -28,17 +28,11 @@ SPEC: dict[str, Any] = {
     },
 }
 PATIENCE = 240.0
-# Half a minute of waiting for the Hub to look is spared: that it looks is another test's matter.
-CHANGES = {
-    "/usr/local/lib/vcluster/jupyterhub/jupyterhub_config.py": {
-        r"(c\.Spawner\.http_timeout = .*)": r"\1\nc.Spawner.poll_interval = 3"
-    }
-}
 
 
 @pytest.fixture(scope="module")
 def crowded_bed() -> Iterator[Bed]:
-    with Bed(SPEC, changes=CHANGES) as bed:
+    with Bed(SPEC, changes=LOOKS_OFTEN) as bed:
         yield bed
 
 

@@ -57,7 +57,7 @@ def test_a_students_jobs_hide_and_move_nobodys_notebook(villain: Bed) -> None:
                 assert json.loads(await other(WHERE))[1] in {
                     n for n, user, *_ in villain.jobs() if user == "student-002"
                 }
-                await asyncio.sleep(35)  # longer than the Hub goes without a look at those that run
+                await asyncio.sleep(20)  # longer than this Hub goes without a look at those that run
                 assert await hub_answers(first)
                 assert await hub_answers(second)
             assert json.loads(await cell(WHERE)) == [host, job]
