@@ -73,6 +73,23 @@ def test_a_group_that_has_all_by_itself_is_marked(fake: FakeCloud, cloud: OpenSt
     assert len(fake.asked("PUT", "/tags/vcluster-open")) == 1
 
 
+def test_a_rule_that_two_runs_made_in_the_same_moment_is_there_once_again(
+    fake: FakeCloud, cloud: OpenStackCloud
+) -> None:
+    """Neutron looks whether it has the rule before it writes it down, so it takes both; and the operator's are his."""
+    twice = [rule | {"id": f"r{n}", "description": TAG} for n, rule in enumerate([*reversed(AMONG), *AMONG])]
+    told = there(fake, "members", [OUT, *AMONG, *twice])
+    fake.neutron("DELETE", "/security-group-rules/r2", status_code=204)
+    fake.neutron("DELETE", "/security-group-rules/r3", status_code=404)  # the other run was quicker
+    (part,) = cloud.observe(REF).parts
+    assert not part.ready
+    assert cloud.create_part(REF, MEMBERS, Observed(parts=(part,))).ready
+    assert [asked.path.rpartition("/")[2] for asked in fake.asked("DELETE")] == ["r2", "r3"]
+    assert fake.asked("POST", "/security-group-rules") == []
+    told["security_group_rules"] = [OUT, *AMONG, *twice[:2]]
+    assert [p.ready for p in cloud.observe(REF).parts] == [True]
+
+
 def test_one_network_written_in_two_ways_is_one_rule(fake: FakeCloud, cloud: OpenStackCloud) -> None:
     there(fake, "head", [OUT])
     request = PartRequest(PartKind.SECURITY_GROUP, "head", TAG, {"allow_from": "192.0.2.1/24,192.0.2.2/24"})

@@ -11,18 +11,14 @@ import ipaddress
 from dataclasses import replace
 
 from vcluster.chosen import chosen_network, chosen_part, chosen_ports
-from vcluster.clouds.openstack import errors, marks, pictures
+from vcluster.clouds.openstack import errors, groups, marks, pictures
 from vcluster.clouds.openstack.addresses import Addresses
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.known import Known
-from vcluster.clouds.openstack.rest import Json
 from vcluster.errors import CloudError, ConflictError, PermanentError, QuotaError
 from vcluster.model import ClusterRef, Network, Observed, Part, PartKind, PartRequest, Port, Role
 
 __all__ = ["PartMaker"]
-
-_DOORS = {"allow_from": 22, "https_from": 443, "http_from": 80}
-"""What a request says of the head's security group, and the port that it opens."""
 
 TAKEN = "already has a port on subnet"
 """Of Neutron's answer when something on a router has, or once had for a moment, an address in the subnet."""
@@ -73,13 +69,13 @@ class PartMaker:
         return _made(pictures.subnet(ref, told))
 
     def _router(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
-        body = {
-            "name": ref.name,
-            "description": request.tag,
-            "external_gateway_info": {"network_id": _detail(request, "network")},
-        }
-        told = self._services.network.post("/routers", {"router": body}, doing="create router")["router"]
-        return _made(pictures.router(ref, told))
+        pool = _detail(request, "network")
+        body = {"name": ref.name, "description": request.tag, "external_gateway_info": {"network_id": pool}}
+        try:
+            made = self._services.network.post("/routers", {"router": body}, doing="create router")
+        except QuotaError as error:
+            raise self._no_address(ref, pool, error) from error
+        return _made(pictures.router(ref, made["router"]))
 
     def _gateway(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
         """First a port that carries our tag, also where the router was there before; then it is attached."""
@@ -128,15 +124,14 @@ class PartMaker:
             if found is None:
                 raise ConflictError(f"security group {request.name} is gone")
             told = found["security_group"]
-        # Neutron refuses all rules of a call if the group has one of them, as it may from the operator.
-        there = {_same(rule) for rule in told.get("security_group_rules", [])}
-        wanted = {_same(rule): rule for rule in _rules(old.uuid, request)}
-        if lacking := [rule for key, rule in wanted.items() if key not in there]:
+        if lacking := groups.lacking(told, request):
             rules = {"security_group_rules": lacking}
             service.post("/security-group-rules", rules, doing=f"open security group {request.name}")
-        elif not pictures.is_open(told):
+        elif not groups.is_open(told):
             path = f"/security-groups/{old.uuid}/tags/{marks.OPEN}"
             service.put(path, doing=f"mark security group {request.name} as open", safe=True)
+        for rule in groups.doubles(told):
+            service.delete(f"/security-group-rules/{rule}", doing=f"delete a rule that {request.name} has twice")
         return Part(old.uuid, request.tag, request.kind, request.name, created=old.created)
 
     def _server_group(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
@@ -163,7 +158,7 @@ class PartMaker:
         return _made(pictures.floating_ip(ref, told, {port.uuid: port}))
 
     def _no_address(self, ref: ClusterRef, pool: str, error: QuotaError) -> QuotaError:
-        """Most of the cluster is there by now: that a pool is empty, a user may not ask before."""
+        """A part of the cluster is there by now: that a pool is empty, a user may not ask before."""
         message = error.message
         if error.remedy == errors.POOL_IS_EMPTY:
             told = self._services.network.find(f"/networks/{pool}", doing="look at the external network") or {}
@@ -175,34 +170,6 @@ class PartMaker:
             f"`vcluster down {ref.name}` deletes it, and with access.floating_ip (one of `openstack floating ip list`) "
             "or another external_network it can be brought up anew",
         )
-
-
-def _rules(group: str, request: PartRequest) -> list[Json]:
-    """The least that works: SSH (and the Hub) on the head from where the spec says, and members among themselves."""
-    base = {"security_group_id": group, "direction": "ingress", "description": request.tag}
-    if request.name == "head":
-        return [
-            base
-            | {
-                "ethertype": f"IPv{ipaddress.ip_network(prefix, strict=False).version}",
-                "protocol": "tcp",
-                "port_range_min": port,
-                "port_range_max": port,
-                "remote_ip_prefix": str(ipaddress.ip_network(prefix, strict=False)),
-            }
-            for door, port in _DOORS.items()
-            for prefix in filter(None, request.detail.get(door, "").split(","))
-        ]
-    return [base | {"ethertype": family, "remote_group_id": group} for family in ("IPv4", "IPv6")]
-
-
-def _same(rule: Json) -> tuple[str, ...]:
-    """What two rules of one group have in common when Neutron takes them for the same."""
-    word = {"6": "tcp", "0.0.0.0/0": "", "::/0": ""}
-    what = ("direction", "ethertype", "protocol", "port_range_min", "port_range_max")
-    whom = ("remote_ip_prefix", "remote_group_id", "remote_address_group_id")
-    values = ("" if rule.get(key) is None else str(rule[key]) for key in (*what, *whom))
-    return tuple(word.get(value, value) for value in values)
 
 
 def _detail(request: PartRequest, word: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from vcluster.clouds.openstack import marks
+from vcluster.clouds.openstack import groups, marks
 from vcluster.clouds.openstack.rest import Json
 from vcluster.model import (
     ClusterRef,
@@ -27,7 +27,6 @@ __all__ = [
     "floating_ip",
     "for_machines",
     "gateway",
-    "is_open",
     "lies_on",
     "machine",
     "moment",
@@ -255,17 +254,8 @@ def security_group(ref: ClusterRef, told: Json, holder: str = "") -> Part | None
     if not tag:
         return None
     name = marks.slot_name(ref, str(told.get("name", "")))
-    return _part(told, tag, PartKind.SECURITY_GROUP, name, ready=is_open(told), used_by=holder)
-
-
-def is_open(group: Json) -> bool:
-    """Whether the group has its rules: all come in one call, each with our mark.
-
-    What else lets somebody in may be the operator's: a cloud can give every new group rules of its own.
-    """
-    tag = marks.tag_in(group.get("description"))
-    rules = group.get("security_group_rules", [])
-    return marks.OPEN in group.get("tags", []) or any(marks.tag_in(r.get("description")) == tag for r in rules)
+    ready = groups.is_open(told) and not groups.doubles(told)
+    return _part(told, tag, PartKind.SECURITY_GROUP, name, ready=ready, used_by=holder)
 
 
 def server_group(ref: ClusterRef, told: Json) -> Part | None:
