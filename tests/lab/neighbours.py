@@ -59,7 +59,6 @@ TOTAL = sum(COUNTS.values())
 _PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIaB4mpWaNlebwCMuRIdnQSTdf/ZGy6r864Yr3IMTdw7 colleague"
 _NOTE = "demo of the colleague's; no part of any vcluster"
 _AT_ONCE = 4
-_TRIES = 3
 
 
 def names(kind: str) -> list[str]:
@@ -191,25 +190,18 @@ def _volumes(
 ) -> list[str]:
     """Make volumes of these names and return their ids when all are available.
 
-    Cinder on a busy machine now and then puts a volume in error (a deadlock in its database that it does not retry):
-    that one is made anew, a few times, as its owner would.
+    Raises:
+        RuntimeError: one is in error, or they did not become available in time.
     """
-    made: dict[str, str] = {}
-    missing = wanted
-    for _ in range(_TRIES):
-        asked = each(
-            mine.block_storage.create_volume,
-            [{"name": n, "size": 1, "description": _NOTE, "metadata": {"cluster": "demo"}} for n in missing],
-        )
-        made |= {one.id: one.name for one in asked}
-        states = _settled(mine, made)
-        broken = [one for one in made if states.get(one) != "available"]
-        if not broken:
-            return list(made)
-        for one in broken:
-            mine.block_storage.delete_volume(one, ignore_missing=True)
-        missing = [made.pop(one) for one in broken]
-    raise RuntimeError(f"the neighbours' volumes were in error {_TRIES} times: {', '.join(missing)}")
+    asked = each(
+        mine.block_storage.create_volume,
+        [{"name": n, "size": 1, "description": _NOTE, "metadata": {"cluster": "demo"}} for n in wanted],
+    )
+    made = [one.id for one in asked]
+    states = _settled(mine, made)
+    if broken := [one for one in made if states[one] != "available"]:
+        raise RuntimeError(f"{len(broken)} of the neighbours' volumes are in error; log/cinder.log says why")
+    return made
 
 
 def _settled(mine: Connection, wanted: Iterable[str]) -> dict[str, str]:

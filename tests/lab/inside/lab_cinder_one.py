@@ -8,6 +8,7 @@ monkey_patch.patch(backend="threading")
 import os
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 
@@ -37,6 +38,27 @@ def boot():
     starting.join()
     for running in (scheduler, volume):
         running.report_state()  # until the timer does, the time of an earlier run would count
+    introduce(volume, scheduler)
+
+
+def introduce(volume, scheduler):
+    """Return when the scheduler knows what the volume service can do.
+
+    What is said to a service that does not listen yet is lost, and it is said again only each minute. On a busy machine
+    both may begin so that neither hears the other; until then every volume would end in error.
+
+    Raises:
+        RuntimeError: it does not know after a minute.
+    """
+    from cinder import context
+
+    known = scheduler.manager.driver.host_manager.service_states
+    deadline = time.monotonic() + 60
+    while not known:
+        if time.monotonic() > deadline:
+            raise RuntimeError("Cinder's scheduler does not hear of the volume service")
+        volume.manager.publish_service_capabilities(context.get_admin_context())
+        time.sleep(0.1)
 
 
 def main():
