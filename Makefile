@@ -54,7 +54,7 @@ docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 unit: $(VENV)/.dev
-	$(BIN)/pytest -n auto --dist worksteal --timeout 300 --durations 5 tests/unit
+	$(BIN)/pytest -n auto --dist worksteal -m 'not vm and not lab and not hub and not browser and not drill' --timeout 300 --durations 5 tests/unit
 
 bench: $(VENV)/.dev
 	$(BIN)/pytest --timeout 300 tests/bench

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import select
 import socket
@@ -84,10 +85,12 @@ class _Session(paramiko.ServerInterface):
         # To its end in any case: the client sends it when it knows that the command began, so no answer comes too soon.
         stdin = channel.makefile("rb").read()
         result = self._server.commands(command, stdin.decode())
-        channel.sendall(result.stdout.encode())
-        channel.sendall_stderr(result.stderr.encode())
-        channel.send_exit_status(result.exit_code)
-        channel.close()
+        # A client that was interrupted, or has heard enough, is gone by now.
+        with contextlib.suppress(EOFError, OSError):
+            channel.sendall(result.stdout.encode())
+            channel.sendall_stderr(result.stderr.encode())
+            channel.send_exit_status(result.exit_code)
+            channel.close()
 
     def check_channel_direct_tcpip_request(
         self, chanid: int, origin: tuple[str, int], destination: tuple[str, int]
@@ -108,7 +111,8 @@ class _Session(paramiko.ServerInterface):
             link.close()
             return
         ends: list[socket.socket | paramiko.Channel] = [link, channel]
-        with link, channel:
+        # Whoever leaves first takes the connection along: paramiko says so when the channel is closed after it.
+        with contextlib.suppress(EOFError, OSError), link, channel:
             while True:
                 for end in select.select(ends, [], [], 30)[0]:
                     data = end.recv(65536)

@@ -14,6 +14,8 @@ from vcluster.errors import CloudError, PermanentError, QuotaError
 from vcluster.model import Health
 
 WORKERS = 999
+pytestmark = pytest.mark.slow
+
 SEEDS = int(os.environ.get("VCLUSTER_CHAOS_SEEDS", "10"))
 TEMPORARY = range(0, SEEDS, 2)
 PERMANENT = range(1, SEEDS, 2)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,11 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def executed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Command lines that would have taken this process's place."""
+def executed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
+    """Command lines that would have taken this process's place; what was made ready for them is taken back, or a later
+    test's broken pipe ends all tests.
+    """
+    before = signal.getsignal(signal.SIGPIPE)
     seen: list[list[str]] = []
 
     class Replaced(SystemExit):
@@ -64,7 +68,8 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         raise Replaced(0)
 
     monkeypatch.setattr(os, "execv", execv)
-    return seen
+    yield seen
+    signal.signal(signal.SIGPIPE, before)
 
 
 def last_json(text: str) -> dict[str, Any]:

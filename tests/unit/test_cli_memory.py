@@ -110,6 +110,7 @@ def test_a_dead_worker_is_shown_and_replaced(demo: MemoryCloud, capsys: pytest.C
     assert main(["plan", "demo.yaml"]) == 0
 
 
+@pytest.mark.slow
 def test_a_thousand_workers(cloud: MemoryCloud, spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec.write_text(SPEC.replace("count: 2, max_count: 4", "count: 1000"))
     assert main(["up", str(spec), "--json"]) == 0

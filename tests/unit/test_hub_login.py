@@ -23,7 +23,7 @@ from traitlets.config import Config
 from vcluster.rehearsal.client import Account, Door, Pace
 from vcluster.rehearsal.run import Script, rehearse
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 UNI = "https://idp.example.edu/shibboleth"
 GROUP = "0c1f6d1e-0000-4000-8000-000000000001"

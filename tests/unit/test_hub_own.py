@@ -31,6 +31,7 @@ def let_in(admin: Browser, name: str) -> None:
     assert admin.get(f"{admin.url}hub/authorize/{name}", timeout=60).ok
 
 
+@pytest.mark.slow
 def test_native_sign_up_at_the_real_hub(tmp_path: Path) -> None:
     with real_hub(tmp_path, {"method": "native"}) as hub:
         assert "sent to the admin" in signed_up(hub, "ann", LONG)
@@ -59,6 +60,7 @@ def test_native_sign_up_at_the_real_hub(tmp_path: Path) -> None:
         assert "Traceback" not in hub.log()
 
 
+@pytest.mark.slow
 def test_first_use_at_the_real_hub(tmp_path: Path) -> None:
     with real_hub(tmp_path, {"method": "firstuse"}) as hub:
         short = hub.browser().form("hub/login", username="ann", password="short")

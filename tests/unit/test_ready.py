@@ -75,6 +75,7 @@ def test_what_the_head_says_is_believed(banner: Endpoint) -> None:
     assert remote.commands == ["sudo -n /usr/local/sbin/vcluster-node health"]
 
 
+@pytest.mark.slow
 def test_a_head_that_is_not_up_is_not_asked(banner: Endpoint) -> None:
     remote = FakeRemote([])
     assert control(remote).health(observed(banner, MachineState.BUILD)) == {}
