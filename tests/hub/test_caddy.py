@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
 import socket
 import ssl
@@ -19,8 +18,11 @@ from typing import Any
 
 import pytest
 
-from tests.hub.tree import cache_folder
+from tests.hub.bed import DEFAULT
+from tests.hub.tree import ensure_tree
 from vcluster.render import render
+from vcluster.spec import ClusterSpec
+from vcluster.stacks import stack_for
 
 pytestmark = pytest.mark.hub
 
@@ -30,13 +32,9 @@ DOMAIN = {**OWN, "domain": "hub.example.org", "email": "admin@example.org"}
 
 @pytest.fixture(scope="module")
 def caddy() -> Path:
-    """Debian's, of whichever tree is there."""
-    given = os.environ.get("VCLUSTER_HUB_TREE")
-    trees = [Path(given)] if given else sorted(cache_folder().glob("tree-*"))
-    found = [path for tree in trees if (path := tree / "usr/bin/caddy").exists()]
-    if not found:
-        pytest.skip("the bed's tree is not made yet: any other test with the mark makes it")
-    return found[-1]
+    """Debian's, as it is on a head."""
+    spec = ClusterSpec.model_validate(DEFAULT)
+    return ensure_tree(stack_for(spec.scheduler).install_script(spec)) / "usr/bin/caddy"
 
 
 def run(caddy: Path, folder: Path, *words: str) -> str:
