@@ -4,8 +4,6 @@ It never competes with people: who works has proved it, and where no room is lef
 another time.
 """
 
-import contextlib
-import fcntl
 import shutil
 import time
 from urllib.parse import quote
@@ -44,7 +42,7 @@ def probe(given):
     Returns:
         ``seconds`` and ``host``; or why none was started, in ``skipped``; and in ``problem`` what is left of it.
     """
-    with _one_at_a_time():
+    with alone(LOCK):  # whoever comes second waits, and finds it done
         if proved():
             return {**NOTHING, **{key: read(PROOF)[key] for key in ("seconds", "host")}}
         _clear()  # of one that was killed
@@ -65,16 +63,6 @@ def probe(given):
             except Sorry as error:  # a server that started is a proof all the same
                 problem = str(error)
         return {**NOTHING, **told, "problem": problem}
-
-
-@contextlib.contextmanager
-def _one_at_a_time():
-    """Whoever comes second waits, and finds it done."""
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
-    with LOCK.open("w") as file:
-        LOCK.chmod(0o600)
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _boot():

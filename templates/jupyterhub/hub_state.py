@@ -72,11 +72,11 @@ def gid(group):
 
 
 @contextlib.contextmanager
-def alone():
-    """Be the only one who changes something."""
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
-    with LOCK.open("w") as file:
-        LOCK.chmod(0o600)
+def alone(lock=LOCK):
+    """Be the only one who changes something, or who holds another lock."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        lock.chmod(0o600)
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from loopback import Quiet, listening
 
 LIBRARY = Path(__file__).parents[2] / "templates/jupyterhub"
 MODULES = (
@@ -87,7 +86,7 @@ class PretendedHub:
 
 @contextmanager
 def serving(hub: PretendedHub) -> Iterator[PretendedHub]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def answer(self) -> None:
             if self.path != "/hub/api/" and self.headers["Authorization"] != f"token {TOKEN}":
                 status, body = 403, {"message": "no token"}
@@ -101,18 +100,9 @@ def serving(hub: PretendedHub) -> Iterator[PretendedHub]:
 
         do_GET = do_POST = do_DELETE = answer  # noqa: N815 - named by the library
 
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with listening(Handler) as port:
+        hub.port = port
         yield hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class Head:

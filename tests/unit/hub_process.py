@@ -6,16 +6,15 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import requests
 from hub_kit import FACTS, PROGRAMS, write
+from loopback import Quiet, listening
 from requests.adapters import HTTPAdapter
 
 SECONDS = 120
@@ -162,7 +161,7 @@ def pretended_proxy() -> Iterator[int]:
     """The proxy's interface, which takes all routes and has no door."""
     routes: dict[str, Any] = {}
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             path = self.path.removeprefix("/api/routes")
@@ -180,14 +179,5 @@ def pretended_proxy() -> Iterator[int]:
 
         do_GET = do_POST = do_DELETE = answer  # noqa: N815 - named by the library
 
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield int(server.server_address[1])
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with listening(Handler) as port:
+        yield port

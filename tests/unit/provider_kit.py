@@ -6,15 +6,14 @@ import base64
 import hashlib
 import json
 import secrets
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import jwt
 from hub_process import CLIENT_SECRET
+from loopback import Quiet, listening
 
 CLIENT_ID = "the-hub"
 GROUPS_SCOPE = "urn:globus:auth:scope:groups.api.globus.org:view_my_groups_and_memberships"
@@ -123,7 +122,7 @@ def provider() -> Iterator[Provider]:
     """One that runs."""
     found = Provider()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
             token = (self.headers.get("Authorization") or "").partition(" ")[2]
@@ -139,15 +138,6 @@ def provider() -> Iterator[Provider]:
 
         do_GET = do_POST = answer  # noqa: N815 - named by the library
 
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.url = f"http://127.0.0.1:{server.server_address[1]}/"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with listening(Handler) as port:
+        found.url = f"http://127.0.0.1:{port}/"
         yield found
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
