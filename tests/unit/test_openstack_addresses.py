@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from openstack_kit import HEAD_PORT, OTHER, REF, FakeCloud, cloud, fake
 
-from vcluster.clouds.openstack import OpenStackCloud, pictures
+from vcluster.clouds.openstack import OpenStackCloud, errors, pictures
 from vcluster.errors import ConflictError, PermanentError, QuotaError
 from vcluster.model import Network, Observed, Part, PartKind, PartRequest, Role
 
@@ -18,6 +18,7 @@ OWN = Part("f1", TAG, PartKind.FLOATING_IP, "head", ready=False)
 SEEN = Observed(networks=(Network("n1", "", "10.0.0.0/24", foreign=True),), ports=(HEAD_PORT,))
 NAMED = PartRequest(PartKind.FLOATING_IP, "head", TAG, {"address": "192.0.2.7", "uuid": "f1"})
 MADE = PartRequest(PartKind.FLOATING_IP, "head", TAG)
+LEG = Part("leg", REF.tag(PartKind.GATEWAY), PartKind.GATEWAY, str(PartKind.GATEWAY))
 
 
 def address(**more: Any) -> dict[str, Any]:
@@ -167,3 +168,18 @@ def test_what_stays_is_said_where_there_is_no_address(
     assert said in caught.value.message
     assert "what was made so far stays: the same command goes on" in caught.value.remedy
     assert "`vcluster down demo` deletes it" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("parts", "error"), [((LEG,), ConflictError), ((), PermanentError)])
+def test_no_way_out_is_believed_only_without_a_leg_of_our_own(
+    fake: FakeCloud, cloud: OpenStackCloud, parts: tuple[Part, ...], error: type[Exception]
+) -> None:
+    """Neutron says so, too, while our leg is being attached, or a second run's goes: observing again tells."""
+    message = "External network x is not reachable from subnet s1."
+    told = {"NeutronError": {"type": "ExternalGatewayForFloatingIPNotFound", "message": message, "detail": ""}}
+    fake.neutron("POST", "/floatingips", status_code=404, json=told)
+    pool = PartRequest(PartKind.FLOATING_IP, "head", TAG, {"network": "x"})
+    seen = Observed(networks=SEEN.networks, ports=SEEN.ports, parts=parts)
+    with pytest.raises(error, match="not reachable from subnet") as raised:
+        cloud.create_part(REF, pool, seen)
+    assert raised.value.remedy == errors.NO_WAY_OUT

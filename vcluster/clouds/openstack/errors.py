@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from vcluster.errors import CloudError, ConflictError, PermanentError, QuotaError, TemporaryError
 
 __all__ = [
+    "NO_WAY_OUT",
     "POOL_IS_EMPTY",
     "Entry",
     "from_answer",
@@ -46,6 +47,7 @@ _MORE_ROOM = "delete what is not needed, ask for less in the spec, or ask the cl
 _TAKEN = "token issue` (of the package python-openstackclient) shows whether the cloud takes it"
 _LOGIN_AGAIN = f"get a new credential (or token) and try again; `openstack --os-cloud NAME {_TAKEN}"
 _NETWORK = "is this computer's network up?"
+NO_WAY_OUT = "the network needs a router with a gateway to the external network; or set access.public_ip"
 POOL_IS_EMPTY = "the network's pool of addresses is empty: wait for somebody to give one back, or name another"
 """The remedy where a network has no address left."""
 
@@ -201,9 +203,7 @@ def _refused(status: int, said: str, text: str, *, reading: bool) -> CloudError:
     if _POOL.search(said):
         return QuotaError(text, remedy=POOL_IS_EMPTY)
     if _NO_WAY_OUT.search(said):
-        return PermanentError(
-            text, remedy="the network needs a router with a gateway to the external network; or set access.public_ip"
-        )
+        return PermanentError(text, remedy=NO_WAY_OUT)
     if status in (409, 412) or _GONE.search(said) or (status == 404 and not reading):
         return ConflictError(text)
     return PermanentError(text)

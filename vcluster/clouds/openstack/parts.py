@@ -141,7 +141,15 @@ class PartMaker:
 
     def _floating_ip(self, ref: ClusterRef, request: PartRequest, observed: Observed, old: Part | None) -> Part:
         """Bound to the head's port from the first moment; one that the spec names is only bound."""
-        port = _head_port(ref, observed)
+        try:
+            return self._address(ref, request, _head_port(ref, observed), old)
+        except PermanentError as error:
+            # Our leg on the router may be half attached, or a twin's just going: both are over in a moment.
+            if error.remedy == errors.NO_WAY_OUT and chosen_part(observed, PartKind.GATEWAY, str(PartKind.GATEWAY)):
+                raise ConflictError(error.message, remedy=error.remedy) from error
+            raise
+
+    def _address(self, ref: ClusterRef, request: PartRequest, port: Port, old: Part | None) -> Part:
         uuid = request.detail.get("uuid", "") or (old.uuid if old is not None else "")
         if uuid:
             own = "uuid" not in request.detail
