@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from vcluster.actions import Goal, Plan, Power
 from vcluster.errors import CloudError, PermanentError, QuotaError, VclusterError
-from vcluster.model import Observed, Role
+from vcluster.model import Observed, PartKind, Role
 from vcluster.plan_limits import PORT_LOST, UNREACHED
 
-__all__ = ["ClaimedError", "Outcome", "final_error", "some"]
+__all__ = ["ClaimedError", "Outcome", "Quiet", "final_error", "some"]
 
 
 class ClaimedError(VclusterError):
@@ -41,6 +41,35 @@ class Outcome:
     observed: Observed
     changed: bool
     degraded: tuple[str, ...]
+
+
+class Quiet:
+    """When `down` may believe that nothing is left: what a killed run asked for just before may not be listed yet.
+
+    Machines and volumes are what a cloud lists late, and what nothing else holds back. So their silence counts from the
+    first look that shows none, and what else goes meanwhile costs no waiting.
+
+    Args:
+        lag: how late a listing may be, in seconds.
+    """
+
+    def __init__(self, lag: float) -> None:
+        self._lag = lag
+        self._since = float("inf")
+
+    def saw(self, observed: Observed, began: float) -> None:
+        """Take a look into account.
+
+        Args:
+            observed: without what may stay.
+            began: when the look began, by the loop's clock.
+        """
+        volumes = any(part.kind is PartKind.VOLUME and not part.kept for part in observed.parts)
+        self._since = float("inf") if observed.machines or volumes else min(self._since, began)
+
+    def left(self, began: float) -> float:
+        """Seconds by which a look that began then and showed nothing at all was too early; 0 or less: it counts."""
+        return self._since + self._lag - began
 
 
 def final_error(current: Plan, goal: Goal, name: str, given_up: Iterable[CloudError]) -> CloudError:
