@@ -59,8 +59,9 @@ def chosen_part(observed: Observed, kind: PartKind, name: str) -> Part | None:
 def chosen_parts(observed: Observed) -> dict[PartKey, Part]:
     """The standing part that counts for each kind and name; volumes, which come and go with machines, are left out.
 
-    A subnet or gateway on another network never counts. First comes what the head's port or the network hold, then what
-    is in use at all, then what is without fault, then what is ready, then what is oldest.
+    A subnet or gateway on another network never counts. First comes what the head's port uses, then another port of the
+    cluster, then what belongs to the network; then what is in use at all, then what is without fault, then what is
+    ready, then what is oldest.
     """
     ranked = _by_rank(observed)
     network = _network_of(ranked) or _network_uuid(observed)
@@ -68,9 +69,15 @@ def chosen_parts(observed: Observed) -> dict[PartKey, Part]:
     gateways = [part for part in observed.parts if part.kind is PartKind.GATEWAY]
     legs = {part.used_by for part in gateways if not network or part.network in ("", network)}
 
-    def rank(part: Part) -> tuple[bool, bool, bool, bool, float, str]:
-        near = part.used_by in (head, network) if part.used_by else part.uuid in legs
-        return (not near, not part.used_by, bool(part.fault), not part.ready, part.created, part.uuid)
+    ports = {port.uuid for port in ranked}
+
+    def far(part: Part) -> int:
+        if not part.used_by:
+            return 2 if part.uuid in legs else 3
+        return 0 if part.used_by == head else 1 if part.used_by in ports else 2 if part.used_by == network else 3
+
+    def rank(part: Part) -> tuple[int, bool, bool, bool, float, str]:
+        return (far(part), not part.used_by, bool(part.fault), not part.ready, part.created, part.uuid)
 
     chosen: dict[PartKey, Part] = {}
     for part in sorted((p for p in observed.parts if p.kind is not PartKind.VOLUME), key=rank):

@@ -111,15 +111,10 @@ def _extra(seen: Observed, chosen: Mapping[PartKey, Part], wanted: set[PartKey])
             continue
         if key not in wanted:
             yield delete_part(part, "not needed")
-        elif counts is not part and part.used_by not in users and not _beside(part, counts):
+        elif counts is not part and part.used_by not in users:
             # A router takes no second leg into one range of addresses: the one that counts waits for this one's end.
             early = Wave.REPAIR if part.kind is PartKind.GATEWAY else None
             yield delete_part(part, "a twin", wave=early)
-
-
-def _beside(part: Part, counts: Part | None) -> bool:
-    """A second subnet on the network that counts: ports may lie on either. It goes with the network."""
-    return part.kind is PartKind.SUBNET and counts is not None and counts.network == part.network
 
 
 def _note_name(kind: PartKind, name: str) -> str:

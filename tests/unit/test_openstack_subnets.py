@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from openstack_kit import PROJECT, PUBLIC, REF, FakeCloud, cloud, fake, group
 
+from vcluster.chosen import chosen_part
 from vcluster.clouds.openstack import OpenStackCloud
 from vcluster.clouds.openstack.networks import Surroundings
 from vcluster.errors import QuotaError
@@ -143,3 +144,24 @@ def test_ports_are_on_the_subnet_that_was_made_just_now(fake: FakeCloud, cloud: 
     seen = Observed(networks=(Network("n1", REF.tag(Role.NETWORK), ""),))
     cloud.create_part(REF, PartRequest(PartKind.SUBNET, "subnet", tag, {"cidr": "10.2.0.0/24"}), seen)
     assert ports_made(fake, cloud, "n1")["fixed_ips"] == [{"subnet_id": "b"}]
+
+
+@pytest.mark.parametrize(("head_on", "leg_on"), [("a", "a"), ("b", "b"), ("b", "a")])
+def test_of_two_subnets_of_ours_that_of_the_head_counts_and_a_leg_on_the_other_is_faulty(
+    fake: FakeCloud, cloud: OpenStackCloud, head_on: str, leg_on: str
+) -> None:
+    """Neutron lets two on one network overlap that come at the same moment."""
+    own, tag = SITE | {"description": REF.tag(Role.NETWORK)}, REF.tag(PartKind.SUBNET)
+    head = {"id": "p1", "name": "demo-head", "description": REF.tag(Role.HEAD), "network_id": "n1"}
+    head |= {"fixed_ips": [{"subnet_id": head_on, "ip_address": "10.1.0.9"}]}
+    out = {"id": "l1", "description": REF.tag(PartKind.GATEWAY), "network_id": "n1", "device_id": "r1"}
+    out |= {"device_owner": "network:router_interface", "fixed_ips": [{"subnet_id": leg_on, "ip_address": "10.1.0.1"}]}
+    fake.neutron("GET", "/networks", json={"networks": [own]})
+    fake.neutron("GET", "/subnets", json={"subnets": [A | {"description": tag}, B | {"description": tag}]})
+    fake.neutron("GET", "/ports", json={"ports": [head, out]})
+    seen = cloud.observe(REF)
+    subnet, way_out = (chosen_part(seen, kind, str(kind)) for kind in (PartKind.SUBNET, PartKind.GATEWAY))
+    assert subnet is not None
+    assert (subnet.uuid, subnet.used_by) == (head_on, "p1")
+    assert way_out is not None
+    assert bool(way_out.fault) is (leg_on != head_on)

@@ -18,6 +18,7 @@ from vcluster.model import (
     Machine,
     MachineRequest,
     MachineState,
+    Observed,
     Part,
     PartKind,
     VolumeRequest,
@@ -327,6 +328,27 @@ def test_answers_that_got_lost_make_no_twins() -> None:
     one_of_each(run.to(whole(cloud, 3)).observed)
     made = Counter(tag for tag in cloud.resources() if "volume" in tag or "worker" in tag)
     assert made == {cloud.ref("demo").tag(PartKind.VOLUME): 4, cloud.ref("demo").tag("worker"): 6}  # type: ignore[arg-type]
+    clean(cloud)
+
+
+@pytest.mark.parametrize("astray", [False, True])
+def test_of_two_subnets_on_one_network_that_of_the_heads_port_counts(*, astray: bool) -> None:
+    """Neutron takes two that come at the same moment. The other one goes, and so does a leg on it."""
+    cloud = fresh(5.0)
+    ref = cloud.ref("demo")
+    requests = {request.kind: request for request in cloud.layout(ref, Wishes(), Observed()).parts}
+    network = cloud.create_network(ref, ref.tag("network"))
+    alone = Observed(networks=(network,))
+    old, _young = (cloud.create_part(ref, requests[PartKind.SUBNET], alone) for _ in range(2))
+    if astray:
+        router = cloud.create_part(ref, requests[PartKind.ROUTER], alone)
+        cloud.create_part(ref, requests[PartKind.GATEWAY], replace(alone, parts=(old, router)))
+    cloud.clock.sleep(6)
+    observed = Run(cloud).to(whole(cloud, 1)).observed
+    one_of_each(observed)
+    (subnet,) = (part for part in observed.parts if part.kind is PartKind.SUBNET)
+    assert subnet.used_by == next(port.uuid for port in observed.ports if port.name == "head")
+    assert all(part.ready and not part.fault for part in observed.parts)
     clean(cloud)
 
 

@@ -42,14 +42,29 @@ class FullWorld(PerfectWorld):
     def __init__(self, observed: Observed, goal: Goal) -> None:
         super().__init__(observed, goal)
         self.parts = {p.uuid: p for p in observed.parts}
+        held = {p.network: p.uuid for p in observed.parts if p.kind is PartKind.SUBNET and p.used_by in self.ports}
+        oldest = {p.network: p.uuid for p in sorted(self.subnets(), key=lambda p: -p.created)}
+        self.on = {p.uuid: (oldest | held).get(p.network, "") for p in [*observed.ports, *self.legs()]}
         self.asked: Action | None = None
 
     def look(self) -> Observed:
         seen = super().look()
         head = next((p.uuid for p in seen.ports if p.name == "head"), "")
         groups = {p.uuid: head for p in self.parts.values() if p.kind is PartKind.SECURITY_GROUP}
+        ports = sorted(seen.ports, key=lambda p: p.name == "head")
+        groups |= {p.uuid: p.network for p in self.subnets()} | {self.on[p.uuid]: p.uuid for p in ports}
         shown = tuple(replace(p, used_by=groups.get(p.uuid, p.used_by)) for p in self.parts.values())
         return replace(seen, parts=shown)
+
+    def subnets(self) -> list[Part]:
+        return [p for p in self.parts.values() if p.kind is PartKind.SUBNET]
+
+    def legs(self) -> list[Part]:
+        return [p for p in self.parts.values() if p.kind is PartKind.GATEWAY]
+
+    def subnet(self) -> str:
+        chosen = chosen_part(own(self.look(), ME), PartKind.SUBNET, "subnet")
+        return chosen.uuid if chosen is not None and chosen.network == self.network() else ""
 
     def settle(self) -> None:
         for uuid, part in self.parts.items():
@@ -102,6 +117,7 @@ class FullWorld(PerfectWorld):
         if verb is Verb.CREATE_PORTS:
             for name in names:
                 new, role = self.uuid(), Role.HEAD if name == "head" else Role.WORKER
+                self.on[new] = self.subnet()
                 self.ports[new] = Port(new, ME.tag(role), name, "10.7.0.9", "m", "", self.now, self.network())
             return
         if verb is Verb.DELETE_NETWORK:
@@ -134,6 +150,8 @@ class FullWorld(PerfectWorld):
             self.parts[action.old.uuid] = replace(self.parts[action.old.uuid], ready=True, used_by=used_by)
             return
         new = self.uuid()
+        if kind is PartKind.GATEWAY:
+            self.on[new] = self.subnet()
         self.parts[new] = Part(
             new, ME.tag(kind), kind, action.part.name, used_by=used_by, created=self.now, network=network
         )
@@ -146,8 +164,7 @@ class FullWorld(PerfectWorld):
             case PartKind.ROUTER:
                 users = [p for p in self.parts.values() if p.kind is PartKind.GATEWAY and p.used_by == part.uuid]
             case PartKind.SUBNET:
-                users = [p for p in ports if p.network == part.network]
-                users += [p for p in self.parts.values() if p.kind is PartKind.GATEWAY and p.network == part.network]
+                users = [p for p in [*self.ports.values(), *self.legs()] if self.on[p.uuid] == part.uuid]
             case PartKind.VOLUME:
                 users = [m for m in self.machines.values() if m.uuid == part.used_by]
             case PartKind.SECURITY_GROUP if self.goal.power is Power.ABSENT:
@@ -192,11 +209,16 @@ def worlds(draw: st.DrawFn) -> tuple[Observed, Network | None]:
     subnets = {p.network for p in drawn if p.kind is PartKind.SUBNET and ME.owns(p.tag)}
     for part in drawn:
         on = {p.network for p in parts if p.kind is part.kind}
-        if part.network and part.network in on:
-            continue  # no cloud lets two subnets have the same addresses, or two routers the same one
+        if part.kind is PartKind.GATEWAY and part.network in on:
+            continue  # no cloud lets a network have two routers at the same address
         if part.kind is PartKind.GATEWAY and (part.used_by not in routers or part.network not in subnets):
             continue
         parts.append(part)
+    for on in own_networks:
+        there = sorted((p.name != "head", p.uuid) for p in ports if p.network == on)
+        if there and (twins := [p for p in parts if p.kind is PartKind.SUBNET and p.network == on]):
+            held = draw(st.sampled_from(twins))
+            parts[parts.index(held)] = replace(held, used_by=there[0][1])
     notes = {"ready-at": "1"} if draw(st.booleans()) else {}
     return Observed(tuple(networks), tuple(ports), tuple(machines), notes, health, tuple(parts)), given_network
 

@@ -178,7 +178,8 @@ class MemoryCloud(MemoryProject):
             groups = [self._around.groups_of(ref, port) if self.parts else frozenset[str]() for port in made]
             for port, mine in zip(made, groups, strict=True):
                 self.store.groups[port.uuid] = mine
-                self.store.ports[port.uuid] = Listed(port, ref.id, port.created + self.lag)
+                subnet = self._around.subnet_for(ref, port.network)
+                self.store.ports[port.uuid] = Listed(port, ref.id, port.created + self.lag, subnet=subnet)
             return made
 
     def _port(self, request: PortRequest) -> Port:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -104,9 +104,13 @@ class Around:
             return replace(part, ready=ready, used_by=user, status=word)
         elif part.kind is PartKind.SECURITY_GROUP:
             user = self._in_group(part.uuid)
+        elif part.kind is PartKind.SUBNET:
+            user = self._on_subnet(part.uuid) or user
         subnet = self._store.parts.get(listed.subnet)
         network = {PartKind.SUBNET: listed.link, PartKind.GATEWAY: subnet.link if subnet else ""}.get(part.kind, "")
-        return replace(part, ready=ready, used_by=user, network=network)
+        lies = self._lies(listed.cluster, network) if part.kind is PartKind.GATEWAY else ""
+        fault = part.fault or ("it is on another subnet" if lies and lies != listed.subnet else "")
+        return replace(part, ready=ready, used_by=user, network=network, fault=fault)
 
     def _machine_with(self, volume: str, *, told: bool = False) -> str:
         """Who has a volume; where it is ``told``, as Cinder does: of a machine on the shelf it says nothing."""
@@ -115,8 +119,10 @@ class Around:
         return next((u for u, e in users.items() if not (told and e.machine.state is on_shelf)), "")
 
     def _in_group(self, uuid: str) -> str:
-        members = [self._store.ports[u].thing for u, groups in self._store.groups.items() if uuid in groups]
-        return next((p.uuid for p in sorted(members, key=lambda p: not p.tag.endswith(f"/{Role.HEAD}"))), "")
+        return _first(self._store.ports[u].thing for u, groups in self._store.groups.items() if uuid in groups)
+
+    def _on_subnet(self, uuid: str) -> str:
+        return _first(listed.thing for listed in self._store.ports.values() if listed.subnet == uuid)
 
     # Making --------------------------------------------------------------------------------------------------
 
@@ -165,7 +171,9 @@ class Around:
             case PartKind.SUBNET:
                 network = chosen_network(observed)
                 uuid = self._there(network.uuid if network else "", self._store.networks, "network")
-                if any(listed.link == uuid for listed in self._store.parts.values()):
+                # Two that come at the same moment are both taken, as by Neutron.
+                there = [x for x in self._store.parts.values() if x.link == uuid]
+                if any(one.seen_from <= self._cloud.now() for one in there):
                     raise ConflictError("the network has a subnet with the same addresses")
                 return uuid
             case PartKind.GATEWAY:
@@ -176,7 +184,12 @@ class Around:
                 return self._there(self._uuid_of(observed, PartKind.ROUTER, "router"), self._store.parts, "router")
             case PartKind.FLOATING_IP:
                 head = next((p for p in chosen_ports(observed).values() if p.tag.endswith(f"/{Role.HEAD}")), None)
-                return self._there(head.uuid if head else "", self._store.ports, "port of the head")
+                port = self._there(head.uuid if head else "", self._store.ports, "port of the head")
+                subnet = self._store.ports[port].subnet
+                legs = {x.subnet for x in self._store.parts.values() if x.thing.kind is PartKind.GATEWAY}
+                if subnet and subnet not in legs:
+                    raise ConflictError("the external network is not reachable from the port's subnet")
+                return port
             case _:
                 return ""
 
@@ -190,6 +203,18 @@ class Around:
         if uuid not in things:
             raise ConflictError(f"the {what} is not there")
         return uuid
+
+    def subnet_for(self, ref: ClusterRef, network: str) -> str:
+        """The subnet for a new port: the one that the head's port is on, else the newest: its maker knows no other."""
+        subnets = [x.thing for x in self._store.parts.values() if x.link == network and x.cluster == ref.id]
+        newest = max(((s.created, s.uuid) for s in subnets), default=(0.0, ""))[1]
+        return self._lies(ref.id, network) or newest
+
+    def _lies(self, cluster: str, network: str) -> str:
+        """The subnet of the oldest port of a head on this network; empty while there is none."""
+        ports = [x for x in self._store.ports.values() if x.cluster == cluster and x.thing.network == network]
+        heads = [(x.thing.created, x.thing.uuid, x.subnet) for x in ports if x.thing.tag.endswith(f"/{Role.HEAD}")]
+        return min(heads, default=(0.0, "", ""))[2]
 
     def groups_of(self, ref: ClusterRef, port: Port) -> frozenset[str]:
         """The security groups for a new port: those that the head's port is in, else the oldest of each name.
@@ -264,9 +289,7 @@ class Around:
         match part.kind:
             case PartKind.SUBNET:
                 gateway = any(p.thing.kind is PartKind.GATEWAY and p.subnet == part.uuid for p in parts)
-                return next(
-                    (p.thing.uuid for p in self._store.ports.values() if p.thing.network == listed.link), ""
-                ) or ("a router" if gateway else "")
+                return self._on_subnet(part.uuid) or ("a router" if gateway else "")
             case PartKind.ROUTER:
                 return "a subnet" if any(p.link == part.uuid for p in parts) else ""
             case PartKind.GATEWAY:
@@ -279,3 +302,8 @@ class Around:
                 return self.picture(listed).used_by
             case _:
                 return ""
+
+
+def _first(ports: Iterable[Port]) -> str:
+    """The head's port where it is among these."""
+    return next((p.uuid for p in sorted(ports, key=lambda p: not p.tag.endswith(f"/{Role.HEAD}"))), "")

@@ -103,9 +103,10 @@ class Observer:
         public = {uuid: address for uuid, address in public.items() if uuid in held}
         lies = _lies(ref, told_ports)
         own = self._own_networks(ref, told_networks, told_subnets, lies)
-        parts: list[Part | None] = [pictures.subnet(ref, told) for told in told_subnets]
+        on = _on_subnets(ref, told_ports)
+        parts: list[Part | None] = [pictures.subnet(ref, told, on.get(told["id"], "")) for told in told_subnets]
         parts += [pictures.router(ref, told) for told in routers.result()]
-        parts += [pictures.gateway(ref, told) for told in told_ports]
+        parts += [pictures.gateway(ref, told, lies.get(str(told["network_id"]), "")) for told in told_ports]
         holders = _holders(ref, told_ports)
         parts += [pictures.security_group(ref, told, holders.get(told["id"], "")) for told in told_groups]
         parts += [pictures.server_group(ref, told) for told in placement.result()]
@@ -220,14 +221,26 @@ def _holders(ref: ClusterRef, ports: list[Json]) -> dict[str, str]:
 
 def _lies(ref: ClusterRef, ports: list[Json]) -> dict[str, str]:
     """The subnet, by network, that the cluster's machines are on: the one that its head is on."""
-    ours = [told for told in ports if pictures.port(ref, told) is not None]
-    head = ref.tag(Role.HEAD)
-    ours.sort(key=lambda t: (marks.tag_in(t["description"]) != head, str(t.get("created_at", "")), str(t["id"])))
     lies: dict[str, str] = {}
-    for told in ours:
+    for told in _by_age(ref, ports):
         if subnet := pictures.lies_on(told):
             lies.setdefault(str(told["network_id"]), subnet)
     return lies
+
+
+def _on_subnets(ref: ClusterRef, ports: list[Json]) -> dict[str, str]:
+    """A machine's port by the subnet that it is on: the head's where there is one."""
+    on: dict[str, str] = {}
+    for told in _by_age(ref, ports):
+        on.setdefault(pictures.lies_on(told), str(told["id"]))
+    return on
+
+
+def _by_age(ref: ClusterRef, ports: list[Json]) -> list[Json]:
+    """The ports of the cluster's machines: the head's first, of both the oldest first."""
+    ours = [told for told in ports if pictures.port(ref, told) is not None]
+    head = ref.tag(Role.HEAD)
+    return sorted(ours, key=lambda t: (marks.tag_in(t["description"]) != head, str(t.get("created_at", "")), t["id"]))
 
 
 def _carriers(ref: ClusterRef, groups: list[Json], ports: list[Json], networks: list[Json]) -> list[list[str]]:

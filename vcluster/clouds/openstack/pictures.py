@@ -229,9 +229,10 @@ def _tag(ref: ClusterRef, told: Json, kind: PartKind) -> str:
     return tag if tag == ref.tag(kind) else ""
 
 
-def subnet(ref: ClusterRef, told: Json) -> Part | None:
+def subnet(ref: ClusterRef, told: Json, holder: str = "") -> Part | None:
+    """A subnet of the cluster; ``holder`` is a port that has an address from it."""
     tag = _tag(ref, told, PartKind.SUBNET)
-    return _part(told, tag, PartKind.SUBNET, used_by=str(told["network_id"])) if tag else None
+    return _part(told, tag, PartKind.SUBNET, used_by=holder or str(told["network_id"])) if tag else None
 
 
 def router(ref: ClusterRef, told: Json) -> Part | None:
@@ -239,13 +240,19 @@ def router(ref: ClusterRef, told: Json) -> Part | None:
     return _part(told, tag, PartKind.ROUTER) if tag else None
 
 
-def gateway(ref: ClusterRef, told: Json) -> Part | None:
-    """A router's leg: a port of ours that a router holds. Held by nobody yet it is not ready."""
+def gateway(ref: ClusterRef, told: Json, lies: str = "") -> Part | None:
+    """A router's leg: a port of ours that a router holds. Held by nobody yet it is not ready.
+
+    Args:
+        lies: the subnet that the cluster's machines are on. From any other the leg is no way out for them.
+    """
     tag = _tag(ref, told, PartKind.GATEWAY)
     if not tag:
         return None
-    on = told.get("device_owner") in LEGS
-    return _part(told, tag, PartKind.GATEWAY, ready=on, used_by=str(told.get("device_id") or ""))
+    on, holder = told.get("device_owner") in LEGS, str(told.get("device_id") or "")
+    astray = bool(lies) and lies_on(told) not in ("", lies)
+    fault = "it is not on the subnet that the machines are on" if astray else ""
+    return _part(told, tag, PartKind.GATEWAY, ready=on, used_by=holder, fault=fault)
 
 
 def security_group(ref: ClusterRef, told: Json, holder: str = "") -> Part | None:
