@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 import requests_mock
+from keystoneauth1.identity.base import BaseIdentityPlugin
 from openstack_kit import KEYSTONE, FakeCloud, cloud, connected, fake, token
 
 from vcluster.clouds.openstack import OpenStackCloud
@@ -301,3 +302,30 @@ def test_a_service_that_refuses_a_fresh_token_is_not_answered_with_get_a_new_one
         cloud.create_network(cloud.ref("demo"), "vcluster/0123456789/network")
     assert "allows POST of /networks" in caught.value.remedy
     assert "get a new credential" not in caught.value.remedy
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_token_that_another_thread_gives_up_is_asked_for_again(
+    fake: FakeCloud, cloud: OpenStackCloud, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Keystoneauth asserts that it has one, and may be wrong: another thread's 401 came between two of its lines."""
+    lost: list[BaseIdentityPlugin] = []
+    needs = BaseIdentityPlugin._needs_reauthenticate
+
+    def given_up_meanwhile(auth: BaseIdentityPlugin) -> bool:
+        if len(lost) >= times:
+            return needs(auth)
+        lost.append(auth)
+        auth.auth_ref = None
+        return False
+
+    fake.neutron("POST", "/networks", status_code=201, json={"network": {"id": "n1"}})
+    _ = cloud.place  # logged in
+    monkeypatch.setattr(BaseIdentityPlugin, "_needs_reauthenticate", given_up_meanwhile)
+    if times == 1:
+        assert cloud.create_network(cloud.ref("demo"), "vcluster/0123456789/network").uuid == "n1"
+        assert len(fake.asked("POST", "/networks")) == 1
+    else:
+        with pytest.raises(TemporaryError, match="token was taken back"):
+            cloud.create_network(cloud.ref("demo"), "vcluster/0123456789/network")
+        assert fake.asked("POST", "/networks") == []

@@ -11,6 +11,7 @@ import email.utils
 import statistics
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -292,6 +293,9 @@ class Service:
                 log=body is None,
             )
         except Exception as error:
+            if _lost_token(error):
+                again = TemporaryError(f"{doing}: the token was taken back in this very moment")
+                raise _NotDoneError(again, 0.0) from error
             raise errors.from_exception(error, doing=doing) from error
         self._clock.heard(answer.headers.get("Date", ""))
         status = answer.status_code
@@ -322,6 +326,15 @@ class Service:
             if self._proxy is None:
                 self._proxy = self._make()
             return self._proxy
+
+
+def _lost_token(error: Exception) -> bool:
+    """Whether another thread gave the token up while keystoneauth was about to return it to this one.
+
+    Its ``get_access`` lets go of its lock before it asserts that there is a token. It is called before a request is
+    sent, and after one that was refused with 401: nothing was done.
+    """
+    return isinstance(error, AssertionError) and traceback.extract_tb(error.__traceback__)[-1].name == "get_access"
 
 
 class _NotDoneError(Exception):
