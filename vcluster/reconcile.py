@@ -157,7 +157,7 @@ class Reconciler:
                 self._check_cancelled()
                 began = self._clock.now()
                 observed, current = self._consider()
-                self._quiet.saw(self._left_out.rest(observed), began)
+                self._quiet.saw(self._left_out.rest(observed), self._clock.now())
                 self._tell(observed, current)
                 if current.hopeless:
                     self._clear_up(pool, current, observed)

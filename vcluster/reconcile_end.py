@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vcluster.actions import Goal, Plan, Power
+from vcluster.actions import NOTE_READY, Goal, Plan, Power
 from vcluster.errors import CloudError, PermanentError, QuotaError, VclusterError
 from vcluster.model import Observed, PartKind, Role
 from vcluster.plan_limits import PORT_LOST, UNREACHED
@@ -46,8 +46,9 @@ class Outcome:
 class Quiet:
     """When `down` may believe that nothing is left: what a killed run asked for just before may not be listed yet.
 
-    Machines and volumes are what a cloud lists late, and what nothing else holds back. So their silence counts from the
-    first look that shows none, and what else goes meanwhile costs no waiting.
+    It counts from the first look that shows nothing. Of a cluster that was ready, and boots from no volumes, it counts
+    from the first look without machines and ports: all that an `up` which goes on at this moment can still make needs
+    a port, and what else goes meanwhile costs no waiting.
 
     Args:
         lag: how late a listing may be, in seconds.
@@ -56,20 +57,24 @@ class Quiet:
     def __init__(self, lag: float) -> None:
         self._lag = lag
         self._since = float("inf")
+        self._whole: bool | None = None
 
-    def saw(self, observed: Observed, began: float) -> None:
+    def saw(self, observed: Observed, ended: float) -> None:
         """Take a look into account.
 
         Args:
             observed: without what may stay.
-            began: when the look began, by the loop's clock.
+            ended: when the look was over, by the loop's clock.
         """
-        volumes = any(part.kind is PartKind.VOLUME and not part.kept for part in observed.parts)
-        self._since = float("inf") if observed.machines or volumes else min(self._since, began)
+        volumes = any(part.kind is PartKind.VOLUME for part in observed.parts)
+        if self._whole is None:
+            self._whole = NOTE_READY in observed.notes and not volumes
+        calm = not (observed.machines or observed.ports or volumes) if self._whole else observed.empty
+        self._since = min(self._since, ended) if calm else float("inf")
 
     def left(self, began: float) -> float:
-        """Seconds by which a look that began then and showed nothing at all was too early; 0 or less: it counts."""
-        return self._since + self._lag - began
+        """Seconds by which a look that began then and showed nothing at all was too early; 0: it counts."""
+        return max(0.0, self._since + self._lag - began) if self._lag else 0.0
 
 
 def final_error(current: Plan, goal: Goal, name: str, given_up: Iterable[CloudError]) -> CloudError:

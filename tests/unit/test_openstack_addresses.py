@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -170,16 +171,30 @@ def test_what_stays_is_said_where_there_is_no_address(
     assert "`vcluster down demo` deletes it" in caught.value.remedy
 
 
-@pytest.mark.parametrize(("parts", "error"), [((LEG,), ConflictError), ((), PermanentError)])
-def test_no_way_out_is_believed_only_without_a_leg_of_our_own(
-    fake: FakeCloud, cloud: OpenStackCloud, parts: tuple[Part, ...], error: type[Exception]
+@pytest.mark.parametrize(
+    ("leg", "leads_to", "error"),
+    [
+        (None, "", PermanentError),
+        (LEG, "", ConflictError),  # half attached
+        (replace(LEG, used_by="r1"), "x", ConflictError),
+        (replace(LEG, used_by="r1"), "y", PermanentError),
+        (replace(LEG, used_by="r1"), "", PermanentError),
+    ],
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_no_way_out_is_believed_unless_our_leg_is_on_a_router_to_there(
+    fake: FakeCloud, cloud: OpenStackCloud, leg: Part | None, leads_to: str, error: type[Exception], *, named: bool
 ) -> None:
     """Neutron says so, too, while our leg is being attached, or a second run's goes: observing again tells."""
     message = "External network x is not reachable from subnet s1."
     told = {"NeutronError": {"type": "ExternalGatewayForFloatingIPNotFound", "message": message, "detail": ""}}
     fake.neutron("POST", "/floatingips", status_code=404, json=told)
-    pool = PartRequest(PartKind.FLOATING_IP, "head", TAG, {"network": "x"})
-    seen = Observed(networks=SEEN.networks, ports=SEEN.ports, parts=parts)
+    fake.neutron("GET", "/floatingips/f1", json=address(floating_network_id="x"))
+    fake.neutron("PUT", "/floatingips/f1", status_code=404, json=told)
+    way_out = {"network_id": leads_to} if leads_to else None
+    fake.neutron("GET", "/routers/r1", json={"router": {"id": "r1", "external_gateway_info": way_out}})
+    asked = NAMED if named else PartRequest(PartKind.FLOATING_IP, "head", TAG, {"network": "x"})
+    seen = Observed(networks=SEEN.networks, ports=SEEN.ports, parts=(leg,) if leg else ())
     with pytest.raises(error, match="not reachable from subnet") as raised:
-        cloud.create_part(REF, pool, seen)
+        cloud.create_part(REF, asked, seen)
     assert raised.value.remedy == errors.NO_WAY_OUT

@@ -144,10 +144,26 @@ class PartMaker:
         try:
             return self._address(ref, request, _head_port(ref, observed), old)
         except PermanentError as error:
-            # Our leg on the router may be half attached, or a twin's just going: both are over in a moment.
-            if error.remedy == errors.NO_WAY_OUT and chosen_part(observed, PartKind.GATEWAY, str(PartKind.GATEWAY)):
+            if error.remedy == errors.NO_WAY_OUT and self._has_way_out(request, observed, old):
                 raise ConflictError(error.message, remedy=error.remedy) from error
             raise
+
+    def _has_way_out(self, request: PartRequest, observed: Observed, old: Part | None) -> bool:
+        """Whether our leg is on a router to the address's network: then it is half attached, or a twin's is just going.
+
+        Both are over in a moment; that a router leads elsewhere is not.
+        """
+        leg, service = chosen_part(observed, PartKind.GATEWAY, str(PartKind.GATEWAY)), self._services.network
+        if leg is None or not leg.used_by:
+            return leg is not None
+        router = service.find(f"/routers/{leg.used_by}", doing="look at the router")
+        if router is None:
+            return True
+        pool = request.detail.get("network", "")
+        if uuid := request.detail.get("uuid", "") or (old.uuid if old is not None else ""):
+            address = service.find(f"/floatingips/{uuid}", doing="look at the floating IP") or {}
+            pool = address.get("floatingip", {}).get("floating_network_id", "")
+        return bool((router["router"].get("external_gateway_info") or {}).get("network_id") == pool)
 
     def _address(self, ref: ClusterRef, request: PartRequest, port: Port, old: Part | None) -> Part:
         uuid = request.detail.get("uuid", "") or (old.uuid if old is not None else "")
