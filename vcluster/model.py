@@ -160,7 +160,8 @@ class Part:
         ready: it is complete and can be used.
         fault: why it never will be, in the cloud's words; such a part is deleted and made anew.
         used_by: uuid of what holds it, else an empty string: a volume's machine, a floating IP's port, a gateway's
-            router, a subnet's network, a port in a security group (the head's where that is in it).
+            router, a port in a security group or on a subnet (the head's where it is one of them), else a subnet's
+            network.
         created: seconds since the epoch, by the cloud's clock.
         kept: a person asked for it to stay when its cluster went.
         network: uuid of the network that a subnet or a gateway is on, else an empty string.

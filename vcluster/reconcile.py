@@ -171,7 +171,7 @@ class Reconciler:
                         if lost := [f"{name}: {current.lost[name]}" for name in current.degraded]:
                             self._send(Log, level="warning", message=f"it goes on without {some(lost)}")
                         return Outcome(observed, self._changed, current.degraded)
-                    self._sleep(unsure)
+                    self._pause(unsure, "the cloud's listings, which may show more")
                     continue
                 runnable = self._runnable(current)
                 if self._apply(pool, runnable, observed):
@@ -353,10 +353,13 @@ class Reconciler:
         now = self._clock.now()
         pending = [self._not_before.get(_key(action), 0.0) for action in current.first_wave()]
         until = min((t for t in pending if t > now), default=now + self._poll)
+        what = some(current.waiting or [str(action) for action in current.actions])
+        self._pause(max(0.05, min(until - now, self._poll)), what)
+
+    def _pause(self, seconds: float, what: str) -> None:
         try:
-            self._sleep(max(0.05, min(until - now, self._poll)))
+            self._sleep(seconds)
         except DeadlineError:
-            what = some(current.waiting or [str(action) for action in current.actions])
             raise DeadlineError(
                 f"time is up while waiting for {what}{self._view.silence}",
                 remedy="run the same command again: it goes on from here",

@@ -57,7 +57,7 @@ class Quiet:
     def __init__(self, lag: float) -> None:
         self._lag = lag
         self._since = float("inf")
-        self._whole: bool | None = None
+        self._was_ready: bool | None = None
 
     def saw(self, observed: Observed, ended: float) -> None:
         """Take a look into account.
@@ -67,9 +67,9 @@ class Quiet:
             ended: when the look was over, by the loop's clock.
         """
         volumes = any(part.kind is PartKind.VOLUME for part in observed.parts)
-        if self._whole is None:
-            self._whole = NOTE_READY in observed.notes and not volumes
-        calm = not (observed.machines or observed.ports or volumes) if self._whole else observed.empty
+        if self._was_ready is None:
+            self._was_ready = NOTE_READY in observed.notes and not volumes
+        calm = not (observed.machines or observed.ports or volumes) if self._was_ready else observed.empty
         self._since = min(self._since, ended) if calm else float("inf")
 
     def left(self, began: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from openstack_kit import PROJECT, PUBLIC, REF, FakeCloud, cloud, fake, group
+from openstack_kit import PROJECT, PUBLIC, REF, FakeCloud, cloud, fake, group, server
 
 from vcluster.chosen import chosen_part
 from vcluster.clouds.openstack import OpenStackCloud
@@ -165,3 +165,25 @@ def test_of_two_subnets_of_ours_that_of_the_head_counts_and_a_leg_on_the_other_i
     assert (subnet.uuid, subnet.used_by) == (head_on, "p1")
     assert way_out is not None
     assert bool(way_out.fault) is (leg_on != head_on)
+
+
+def test_of_two_heads_ports_that_of_the_machine_says_which_subnet_counts(
+    fake: FakeCloud, cloud: OpenStackCloud
+) -> None:
+    """As :mod:`vcluster.chosen` has it: the older one is a twin's, which lost."""
+    own, tag = SITE | {"description": REF.tag(Role.NETWORK)}, REF.tag(PartKind.SUBNET)
+    common = {"name": "demo-head", "description": REF.tag(Role.HEAD), "network_id": "n1"}
+    older = common | {"id": "p1", "created_at": "2026-11-22T12:00:00Z"}
+    older |= {"fixed_ips": [{"subnet_id": "a", "ip_address": "10.1.0.9"}]}
+    held = common | {"id": "p2", "created_at": "2026-11-22T12:00:05Z", "device_id": "s1"}
+    held |= {"fixed_ips": [{"subnet_id": "b", "ip_address": "10.2.0.9"}]}
+    out = {"id": "l1", "description": REF.tag(PartKind.GATEWAY), "network_id": "n1", "device_id": "r1"}
+    out |= {"device_owner": "network:router_interface", "fixed_ips": [{"subnet_id": "b", "ip_address": "10.2.0.1"}]}
+    fake.neutron("GET", "/networks", json={"networks": [own]})
+    fake.neutron("GET", "/subnets", json={"subnets": [A | {"description": tag}, B | {"description": tag}]})
+    fake.neutron("GET", "/ports", json={"ports": [older, held, out]})
+    fake.nova("GET", "/servers/detail", json={"servers": [server()]})
+    seen = cloud.observe(REF)
+    chosen = [chosen_part(seen, kind, str(kind)) for kind in (PartKind.SUBNET, PartKind.GATEWAY)]
+    assert [part and (part.uuid, part.fault) for part in chosen] == [("b", ""), ("l1", "")]
+    assert [n.cidr for n in seen.networks] == ["10.2.0.0/24"]

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from urllib.parse import quote
 
+from vcluster.chosen import chosen_ports
 from vcluster.clouds.openstack import marks, pictures
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.known import Known
@@ -101,9 +102,11 @@ class Observer:
         held = self._stale.freed(ref, held, gone)
         public = {str(a["port_id"]): str(a["floating_ip_address"]) for a in told_addresses if a.get("port_id")}
         public = {uuid: address for uuid, address in public.items() if uuid in held}
-        lies = _lies(ref, told_ports)
+        machines = self._machines(ref, told_servers, held, public)
+        order = _in_order(held, machines, told_ports)
+        lies = _lies(order)
         own = self._own_networks(ref, told_networks, told_subnets, lies)
-        on = _on_subnets(ref, told_ports)
+        on = _on_subnets(order)
         parts: list[Part | None] = [pictures.subnet(ref, told, on.get(told["id"], "")) for told in told_subnets]
         parts += [pictures.router(ref, told) for told in routers.result()]
         parts += [pictures.gateway(ref, told, lies.get(str(told["network_id"]), "")) for told in told_ports]
@@ -115,10 +118,10 @@ class Observer:
         picture = Observed(
             networks=(*own, *self._foreign_networks(ref, own, held, lies)),
             ports=tuple(held.values()),
+            machines=machines,
             parts=tuple(part for part in parts if part is not None),
             notes=marks.notes_of(*_carriers(ref, told_groups, told_ports, told_networks)) | self._known.words(ref),
         )
-        picture = replace(picture, machines=self._machines(ref, told_servers, held, public))
         self._known.see(ref, picture, public)
         return picture
 
@@ -219,28 +222,29 @@ def _holders(ref: ClusterRef, ports: list[Json]) -> dict[str, str]:
     return holders
 
 
-def _lies(ref: ClusterRef, ports: list[Json]) -> dict[str, str]:
+def _in_order(held: Mapping[str, Port], machines: tuple[Machine, ...], ports: list[Json]) -> list[Json]:
+    """The ports of the cluster's machines: first those that count, the head's before others; then twins, by age."""
+    counts = chosen_ports(Observed(ports=tuple(held.values()), machines=machines)).values()
+    rank = {port.uuid: number for number, port in enumerate(counts)}
+    ours = [told for told in ports if told["id"] in held]
+    return sorted(ours, key=lambda t: (rank.get(t["id"], len(rank)), str(t.get("created_at", "")), str(t["id"])))
+
+
+def _lies(ports: list[Json]) -> dict[str, str]:
     """The subnet, by network, that the cluster's machines are on: the one that its head is on."""
     lies: dict[str, str] = {}
-    for told in _by_age(ref, ports):
+    for told in ports:
         if subnet := pictures.lies_on(told):
             lies.setdefault(str(told["network_id"]), subnet)
     return lies
 
 
-def _on_subnets(ref: ClusterRef, ports: list[Json]) -> dict[str, str]:
+def _on_subnets(ports: list[Json]) -> dict[str, str]:
     """A machine's port by the subnet that it is on: the head's where there is one."""
     on: dict[str, str] = {}
-    for told in _by_age(ref, ports):
+    for told in ports:
         on.setdefault(pictures.lies_on(told), str(told["id"]))
     return on
-
-
-def _by_age(ref: ClusterRef, ports: list[Json]) -> list[Json]:
-    """The ports of the cluster's machines: the head's first, of both the oldest first."""
-    ours = [told for told in ports if pictures.port(ref, told) is not None]
-    head = ref.tag(Role.HEAD)
-    return sorted(ours, key=lambda t: (marks.tag_in(t["description"]) != head, str(t.get("created_at", "")), t["id"]))
 
 
 def _carriers(ref: ClusterRef, groups: list[Json], ports: list[Json], networks: list[Json]) -> list[list[str]]:

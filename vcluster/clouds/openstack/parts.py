@@ -160,14 +160,13 @@ class PartMaker:
         if router is None:
             return True
         pool = request.detail.get("network", "")
-        if uuid := request.detail.get("uuid", "") or (old.uuid if old is not None else ""):
+        if uuid := _address_uuid(request, old):
             address = service.find(f"/floatingips/{uuid}", doing="look at the floating IP") or {}
             pool = address.get("floatingip", {}).get("floating_network_id", "")
         return bool((router["router"].get("external_gateway_info") or {}).get("network_id") == pool)
 
     def _address(self, ref: ClusterRef, request: PartRequest, port: Port, old: Part | None) -> Part:
-        uuid = request.detail.get("uuid", "") or (old.uuid if old is not None else "")
-        if uuid:
+        if uuid := _address_uuid(request, old):
             own = "uuid" not in request.detail
             told = self._addresses.bind(ref, uuid, port.uuid, own=own)
         else:
@@ -194,6 +193,11 @@ class PartMaker:
             f"`vcluster down {ref.name}` deletes it, and with access.floating_ip (one of `openstack floating ip list`) "
             "or another external_network it can be brought up anew",
         )
+
+
+def _address_uuid(request: PartRequest, old: Part | None) -> str:
+    """The floating IP that the spec names, else the one that is there; empty when one is to be made."""
+    return request.detail.get("uuid", "") or (old.uuid if old is not None else "")
 
 
 def _detail(request: PartRequest, word: str) -> str:
