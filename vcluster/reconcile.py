@@ -30,7 +30,7 @@ from vcluster.model import ClusterRef, Observed, PartKind, Role
 from vcluster.plan import plan
 from vcluster.plan_faults import is_about_quota, needs_zones
 from vcluster.reconcile_acts import Acts, Renderer
-from vcluster.reconcile_end import ClaimedError, Outcome, Quiet, final_error, some
+from vcluster.reconcile_end import ClaimedError, Outcome, final_error, some
 from vcluster.reconcile_left import LeftOut, stays_in_the_way
 from vcluster.reconcile_look import Look, View, doubts, look_after, suffices
 from vcluster.reconcile_wake import WAKES, Wakes
@@ -129,8 +129,7 @@ class Reconciler:
         self._wakes = Wakes()
         self._pictures: dict[str, tuple[str, str]] = {}
         self._last_plan: tuple[object, object] = ((), ())
-        self._quiet = Quiet(cloud.listing_lag)
-        self._deadline = float("inf")
+        self._deadline = self._quiet_since = float("inf")
         self._changed = self._running = False
         self._next = Look.WHOLE
 
@@ -155,9 +154,7 @@ class Reconciler:
         with ThreadPoolExecutor(self._pool_size, thread_name_prefix=f"vcluster-{self._ref.name}") as pool:
             while True:
                 self._check_cancelled()
-                began = self._clock.now()
                 observed, current = self._consider()
-                self._quiet.saw(self._left_out.rest(observed), self._clock.now())
                 self._tell(observed, current)
                 if current.hopeless:
                     self._clear_up(pool, current, observed)
@@ -165,14 +162,14 @@ class Reconciler:
                 if current.empty:
                     if current.claimed:
                         raise ClaimedError(current.claimed, observed)
-                    unsure = self._quiet.left(began) if self._goal.power is Power.ABSENT else 0.0
-                    if unsure <= 0:
+                    if self._certain():
                         self._left_out.check(observed, self._ref.name)
                         if lost := [f"{name}: {current.lost[name]}" for name in current.degraded]:
                             self._send(Log, level="warning", message=f"it goes on without {some(lost)}")
                         return Outcome(observed, self._changed, current.degraded)
-                    self._pause(unsure, "the cloud's listings, which may show more")
+                    self._wait(current)
                     continue
+                self._quiet_since = float("inf")
                 runnable = self._runnable(current)
                 if self._apply(pool, runnable, observed):
                     self._next = look_after(runnable)
@@ -189,6 +186,13 @@ class Reconciler:
             observed = self._view.look(Look.WHOLE, ask=how is not Look.MACHINES)
             current = self.plan(observed)
         return observed, current
+
+    def _certain(self) -> bool:
+        """Whether "nothing left" may be believed: what a killed run made just before may not be listed yet."""
+        if self._goal.power is not Power.ABSENT:
+            return True
+        self._quiet_since = min(self._quiet_since, self._clock.now())
+        return self._clock.now() - self._quiet_since >= self._cloud.listing_lag
 
     # Observe and plan ----------------------------------------------------------------------------------------
 
@@ -353,13 +357,10 @@ class Reconciler:
         now = self._clock.now()
         pending = [self._not_before.get(_key(action), 0.0) for action in current.first_wave()]
         until = min((t for t in pending if t > now), default=now + self._poll)
-        what = some(current.waiting or [str(action) for action in current.actions])
-        self._pause(max(0.05, min(until - now, self._poll)), what)
-
-    def _pause(self, seconds: float, what: str) -> None:
         try:
-            self._sleep(seconds)
+            self._sleep(max(0.05, min(until - now, self._poll)))
         except DeadlineError:
+            what = some(current.waiting or [str(action) for action in current.actions])
             raise DeadlineError(
                 f"time is up while waiting for {what}{self._view.silence}",
                 remedy="run the same command again: it goes on from here",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vcluster.actions import NOTE_READY, Goal, Plan, Power
+from vcluster.actions import Goal, Plan, Power
 from vcluster.errors import CloudError, PermanentError, QuotaError, VclusterError
-from vcluster.model import Observed, PartKind, Role
+from vcluster.model import Observed, Role
 from vcluster.plan_limits import PORT_LOST, UNREACHED
 
-__all__ = ["ClaimedError", "Outcome", "Quiet", "final_error", "some"]
+__all__ = ["ClaimedError", "Outcome", "final_error", "some"]
 
 
 class ClaimedError(VclusterError):
@@ -41,40 +41,6 @@ class Outcome:
     observed: Observed
     changed: bool
     degraded: tuple[str, ...]
-
-
-class Quiet:
-    """When `down` may believe that nothing is left: what a killed run asked for just before may not be listed yet.
-
-    It counts from the first look that shows nothing. Of a cluster that was ready, and boots from no volumes, it counts
-    from the first look without machines and ports: all that an `up` which goes on at this moment can still make needs
-    a port, and what else goes meanwhile costs no waiting.
-
-    Args:
-        lag: how late a listing may be, in seconds.
-    """
-
-    def __init__(self, lag: float) -> None:
-        self._lag = lag
-        self._since = float("inf")
-        self._was_ready: bool | None = None
-
-    def saw(self, observed: Observed, ended: float) -> None:
-        """Take a look into account.
-
-        Args:
-            observed: without what may stay.
-            ended: when the look was over, by the loop's clock.
-        """
-        volumes = any(part.kind is PartKind.VOLUME for part in observed.parts)
-        if self._was_ready is None:
-            self._was_ready = NOTE_READY in observed.notes and not volumes
-        calm = not (observed.machines or observed.ports or volumes) if self._was_ready else observed.empty
-        self._since = min(self._since, ended) if calm else float("inf")
-
-    def left(self, began: float) -> float:
-        """Seconds by which a look that began then and showed nothing at all was too early; 0: it counts."""
-        return max(0.0, self._since + self._lag - began) if self._lag else 0.0
 
 
 def final_error(current: Plan, goal: Goal, name: str, given_up: Iterable[CloudError]) -> CloudError:
