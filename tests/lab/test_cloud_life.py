@@ -53,7 +53,8 @@ def test_a_life(bed: Bed, cloud: OpenStackCloud, small: Small) -> None:
     assert by_kind[PartKind.FLOATING_IP].used_by == heads[0].uuid
     assert by_kind[PartKind.SECURITY_GROUP].used_by == heads[0].uuid
     assert by_kind[PartKind.GATEWAY].used_by == by_kind[PartKind.ROUTER].uuid
-    assert by_kind[PartKind.SUBNET].used_by == seen.networks[0].uuid
+    assert by_kind[PartKind.SUBNET].used_by == heads[0].uuid
+    assert by_kind[PartKind.SUBNET].network == seen.networks[0].uuid
     assert seen.networks[0].cidr
     assert abs(by_kind[PartKind.ROUTER].created - before) < 30
 
