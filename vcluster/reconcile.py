@@ -42,6 +42,10 @@ __all__ = ["ClaimedError", "Outcome", "Reconciler", "Renderer"]
 _CREATES = (Verb.CREATE_NETWORK, Verb.CREATE_PART, Verb.CREATE_VOLUME, Verb.CREATE_PORTS, Verb.CREATE_MACHINE)
 _DRAIN_TRIES = 3
 
+_LAGS_WITHOUT_NEWS = 5
+"""So long a `down` must have seen nothing new to believe its first look at nothing. Who was making something when it
+began has either ended it since, and it was seen, or obeyed (vcluster.turn)."""
+
 _CLAIM_IS_SURE = 30.0
 """Seconds after a look that showed our claim in which nobody can have taken it for abandoned: see plan_claim."""
 
@@ -189,10 +193,11 @@ class Reconciler:
 
     def _certain(self) -> bool:
         """Whether "nothing left" may be believed: what a killed run made just before may not be listed yet."""
-        if self._goal.power is not Power.ABSENT:
+        lag = self._cloud.listing_lag
+        if self._goal.power is not Power.ABSENT or self._view.without_news >= _LAGS_WITHOUT_NEWS * lag:
             return True
         self._quiet_since = min(self._quiet_since, self._clock.now())
-        return self._clock.now() - self._quiet_since >= self._cloud.listing_lag
+        return self._clock.now() - self._quiet_since >= lag
 
     # Observe and plan ----------------------------------------------------------------------------------------
 
@@ -360,7 +365,7 @@ class Reconciler:
         try:
             self._sleep(max(0.05, min(until - now, self._poll)))
         except DeadlineError:
-            what = some(current.waiting or [str(action) for action in current.actions])
+            what = some(current.waiting or [str(a) for a in current.actions] or ["what may not be listed yet"])
             raise DeadlineError(
                 f"time is up while waiting for {what}{self._view.silence}",
                 remedy="run the same command again: it goes on from here",

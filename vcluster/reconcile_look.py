@@ -144,6 +144,8 @@ class View:
         self._health: Mapping[str, Health] = {}
         self._whole_at = float("-inf")
         self._zones: tuple[str, ...] | None = None
+        self._known: frozenset[str] = frozenset()
+        self._news = float("inf")
         self.began = 0.0
         self.heard = False
 
@@ -152,6 +154,11 @@ class View:
         """Why the head tells nothing or its Hub does not start, in brackets; empty where all is well or nobody asks."""
         why = self.control.silence if self.control is not None else ""
         return f" ({why})" if why else ""
+
+    @property
+    def without_news(self) -> float:
+        """Seconds from the first look, or the last that showed something never seen before, to the latest."""
+        return max(0.0, self.began - self._news)
 
     @property
     def stale(self) -> bool:
@@ -171,7 +178,7 @@ class View:
 
     def take(self, observed: Observed, began: float) -> bool:
         """Take somebody else's look at everything as one's own first; whether it is young enough for that."""
-        self._listed, self.began = own(observed, self._ref), began
+        self._see(own(observed, self._ref), began)
         return self._cloud.now() - began <= TAKEN_FOR
 
     def look(self, how: Look, *, ask: bool = True) -> Observed:
@@ -185,8 +192,7 @@ class View:
         if how in (Look.MACHINES, Look.WHOLE):
             began = self._cloud.now()
             since = None if how is Look.WHOLE else self._listed
-            self._listed = self._read(lambda: own(self._cloud.observe(self._ref, since), self._ref))
-            self.began = began
+            self._see(self._read(lambda: own(self._cloud.observe(self._ref, since), self._ref)), began)
         if how >= Look.WHOLE:
             self._whole_at = self._clock()
             self._whole(self._listed)
@@ -199,6 +205,13 @@ class View:
             self._health = self.control.health(observed) if self.control is not None and on else {}
             self.heard = self.heard or any(word is not Health.FAILED for word in self._health.values())
         return observed.with_health(self._health)
+
+    def _see(self, listed: Observed, began: float) -> None:
+        self._listed, self.began = listed, began
+        things = (*listed.networks, *listed.ports, *listed.machines, *listed.parts)
+        known = self._known.union(thing.uuid for thing in things)
+        if known != self._known or began < self._news:
+            self._known, self._news = known, began
 
     def _is_ours(self, head: Machine) -> bool:
         return not (self._host_key and head.host_key) or head.host_key.split()[:2] == self._host_key

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def ensure() -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             venv.create(folder, with_pip=True)
             pip = [str(folder / "bin/pip"), "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*pip, *REQUIREMENTS], check=True, stdout=sys.stderr)
+            subprocess.run([*pip, *REQUIREMENTS], check=True)
             done.touch()
     return folder
 

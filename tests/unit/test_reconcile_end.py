@@ -6,7 +6,7 @@ import pytest
 from engine import ABSENT, Run, fresh, whole
 
 from vcluster.clouds.memory import MemoryCloud
-from vcluster.model import Part, PartKind, VolumeRequest
+from vcluster.model import ClusterRef, Observed, Part, PartKind, VolumeRequest
 
 
 def test_down_of_what_is_not_there_looks_for_as_long_as_a_listing_may_lag() -> None:
@@ -14,6 +14,44 @@ def test_down_of_what_is_not_there_looks_for_as_long_as_a_listing_may_lag() -> N
     began = cloud.now()
     Run(cloud).to(ABSENT)
     assert cloud.now() - began >= 5.0
+
+
+@pytest.mark.parametrize(("delete_time", "looks"), [(8.0, 2), (12.0, 1)])
+def test_the_first_look_at_nothing_is_believed_where_nothing_new_was_seen_for_long(
+    monkeypatch: pytest.MonkeyPatch, delete_time: float, looks: int
+) -> None:
+    cloud = fresh(2.0, delete_time=delete_time)
+    Run(cloud).to(whole(cloud, 1, root_disk=0))
+    seen: list[Observed] = []
+    real = cloud.observe
+
+    def observe(ref: ClusterRef, since: Observed | None = None) -> Observed:
+        seen.append(real(ref, since))
+        return seen[-1]
+
+    monkeypatch.setattr(cloud, "observe", observe)
+    Run(cloud).to(ABSENT)
+    assert [picture.empty for picture in seen].count(True) == looks
+    assert cloud.resources() == []
+
+
+def test_something_new_at_the_end_of_a_long_down_makes_it_look_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run makes a volume just before the machines are gone, and one that the first look at nothing misses."""
+    cloud = fresh(2.0, delete_time=20.0, volume_time=0.0)
+    Run(cloud).to(whole(cloud, 1, root_disk=0))
+    began, made, real = cloud.now(), list[Part](), cloud.observe
+
+    def observe(ref: ClusterRef, since: Observed | None = None) -> Observed:
+        seen = real(ref, since)
+        if (not made and cloud.now() - began >= 17.0) or (len(made) == 1 and seen.empty):
+            request = VolumeRequest("cpu-1", ref.tag(PartKind.VOLUME), 20, "memory-image")
+            made.append(cloud.create_volume(ref, request))
+        return seen
+
+    monkeypatch.setattr(cloud, "observe", observe)
+    Run(cloud).to(ABSENT)
+    assert len(made) == 2
+    assert cloud.resources() == []
 
 
 @pytest.mark.parametrize("call", ["delete_ports", "delete_part", "delete_network"])
