@@ -10,7 +10,7 @@ from types import MappingProxyType
 from vcluster.actions import Action, Verb
 from vcluster.model import Machine, MachineState, Network, Observed, Part, Port
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "Thing"]
 
 REMEMBER = 60.0
 """Seconds that a creation is believed without being listed; Nova's and Neutron's listings lag by a few."""

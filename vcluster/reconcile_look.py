@@ -13,7 +13,7 @@ from enum import IntEnum
 from vcluster.actions import Action, Plan, Verb, Wave
 from vcluster.clouds.base import Cloud
 from vcluster.errors import CloudError, TemporaryError
-from vcluster.ledger import Ledger
+from vcluster.ledger import Ledger, Thing
 from vcluster.model import ClusterRef, Health, Machine, MachineState, Observed, PartKind, Role
 from vcluster.plan import own
 from vcluster.stacks.base import Control
@@ -208,7 +208,7 @@ class View:
 
     def _see(self, listed: Observed, began: float) -> None:
         self._listed, self.began = listed, began
-        things = (*listed.networks, *listed.ports, *listed.machines, *listed.parts)
+        things: tuple[Thing, ...] = (*listed.networks, *listed.ports, *listed.machines, *listed.parts)
         known = self._known.union(thing.uuid for thing in things)
         if known != self._known or began < self._news:
             self._known, self._news = known, began
