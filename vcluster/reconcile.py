@@ -43,8 +43,8 @@ _CREATES = (Verb.CREATE_NETWORK, Verb.CREATE_PART, Verb.CREATE_VOLUME, Verb.CREA
 _DRAIN_TRIES = 3
 
 _LAGS_WITHOUT_NEWS = 5
-"""So long a `down` must have seen nothing new to believe its first look at nothing. Who was making something when it
-began has either ended it since, and it was seen, or obeyed (vcluster.turn)."""
+"""After so many `down` believes its first look at nothing: who was making something when it began has ended that, which
+was seen, or obeyed (vcluster.turn). A call that takes longer and ends in the last lag is missed, as later ones are."""
 
 _CLAIM_IS_SURE = 30.0
 """Seconds after a look that showed our claim in which nobody can have taken it for abandoned: see plan_claim."""
@@ -192,7 +192,7 @@ class Reconciler:
         return observed, current
 
     def _certain(self) -> bool:
-        """Whether "nothing left" may be believed: what a killed run made just before may not be listed yet."""
+        """Whether "nothing left" may be believed: what was made just before, by a killed run say, is listed late."""
         lag = self._cloud.listing_lag
         if self._goal.power is not Power.ABSENT or self._view.without_news >= _LAGS_WITHOUT_NEWS * lag:
             return True

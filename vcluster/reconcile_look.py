@@ -144,8 +144,8 @@ class View:
         self._health: Mapping[str, Health] = {}
         self._whole_at = float("-inf")
         self._zones: tuple[str, ...] | None = None
-        self._known: frozenset[str] = frozenset()
-        self._news = float("inf")
+        self._shown: frozenset[str] = frozenset()
+        self._news, self._asked = float("inf"), float("-inf")
         self.began = 0.0
         self.heard = False
 
@@ -157,8 +157,11 @@ class View:
 
     @property
     def without_news(self) -> float:
-        """Seconds from the first look, or the last that showed something never seen before, to the latest."""
-        return max(0.0, self.began - self._news)
+        """Seconds to the latest look from the end of the first, or of the last that showed more than the one before.
+
+        By the loop's clock: the cloud's may be set anew when its first answer comes.
+        """
+        return max(0.0, self._asked - self._news)
 
     @property
     def stale(self) -> bool:
@@ -190,7 +193,7 @@ class View:
             ask: ask for the machines' health too, and not believe what was said last.
         """
         if how in (Look.MACHINES, Look.WHOLE):
-            began = self._cloud.now()
+            self._asked, began = self._clock(), self._cloud.now()
             since = None if how is Look.WHOLE else self._listed
             self._see(self._read(lambda: own(self._cloud.observe(self._ref, since), self._ref)), began)
         if how >= Look.WHOLE:
@@ -209,9 +212,10 @@ class View:
     def _see(self, listed: Observed, began: float) -> None:
         self._listed, self.began = listed, began
         things: tuple[Thing, ...] = (*listed.networks, *listed.ports, *listed.machines, *listed.parts)
-        known = self._known.union(thing.uuid for thing in things)
-        if known != self._known or began < self._news:
-            self._known, self._news = known, began
+        shown = frozenset(thing.uuid for thing in things)
+        if shown - self._shown or self._news == float("inf"):
+            self._news = self._clock()
+        self._shown = shown
 
     def _is_ours(self, head: Machine) -> bool:
         return not (self._host_key and head.host_key) or head.host_key.split()[:2] == self._host_key

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass, field
+
 import pytest
 from engine import ABSENT, Run, fresh, whole
 
@@ -16,23 +19,71 @@ def test_down_of_what_is_not_there_looks_for_as_long_as_a_listing_may_lag() -> N
     assert cloud.now() - began >= 5.0
 
 
+@dataclass
+class Watched:
+    """What looks at a cloud showed.
+
+    Attributes:
+        stall: seconds that the first one takes.
+    """
+
+    cloud: MemoryCloud
+    stall: float = 0.0
+    seen: list[Observed] = field(default_factory=list)
+
+    def observe(self, ref: ClusterRef, since: Observed | None = None) -> Observed:
+        if not self.seen and self.stall:
+            self.cloud.clock.sleep(self.stall, threading.Event())
+        self.seen.append(MemoryCloud.observe(self.cloud, ref, since))
+        return self.seen[-1]
+
+    @property
+    def empty(self) -> int:
+        return [picture.empty for picture in self.seen].count(True)
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, cloud: MemoryCloud, stall: float = 0.0) -> Watched:
+    watch = Watched(cloud, stall)
+    monkeypatch.setattr(cloud, "observe", watch.observe)
+    return watch
+
+
 @pytest.mark.parametrize(("delete_time", "looks"), [(8.0, 2), (12.0, 1)])
 def test_the_first_look_at_nothing_is_believed_where_nothing_new_was_seen_for_long(
     monkeypatch: pytest.MonkeyPatch, delete_time: float, looks: int
 ) -> None:
     cloud = fresh(2.0, delete_time=delete_time)
     Run(cloud).to(whole(cloud, 1, root_disk=0))
-    seen: list[Observed] = []
-    real = cloud.observe
-
-    def observe(ref: ClusterRef, since: Observed | None = None) -> Observed:
-        seen.append(real(ref, since))
-        return seen[-1]
-
-    monkeypatch.setattr(cloud, "observe", observe)
+    watch = watched(monkeypatch, cloud)
     Run(cloud).to(ABSENT)
-    assert [picture.empty for picture in seen].count(True) == looks
+    assert watch.empty == looks
     assert cloud.resources() == []
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_first_look_that_took_long_says_nothing_of_what_came_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, *, left: bool
+) -> None:
+    cloud = fresh(2.0)
+    ref = cloud.ref("demo")
+    if left:
+        request = VolumeRequest("cpu-1", ref.tag(PartKind.VOLUME), 20, "memory-image")
+        cloud.create_volume(ref, request)
+        cloud.clock.sleep(60.0, threading.Event())
+    watch = watched(monkeypatch, cloud, stall=12.0)
+    Run(cloud).to(ABSENT)
+    assert watch.empty >= 2
+    assert cloud.resources() == []
+
+
+def test_a_callers_look_that_seems_old_by_a_clock_set_since_counts_from_when_it_was_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cloud = fresh(2.0)
+    glance, began = cloud.observe(cloud.ref("demo")), cloud.now()
+    watch = watched(monkeypatch, cloud)
+    Run(cloud).loop(ABSENT).run(600.0, (glance, began - 30.0))
+    assert watch.empty == 2
 
 
 def test_something_new_at_the_end_of_a_long_down_makes_it_look_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ class Cloud(Protocol):
 
     @property
     def listing_lag(self) -> float:
-        """How many seconds a listing may lag behind an act; nothing is believed to be gone before."""
+        """How many seconds a listing may lag behind an act."""
         ...
 
     def ref(self, name: str) -> ClusterRef:
