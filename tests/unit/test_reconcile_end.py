@@ -9,6 +9,7 @@ import pytest
 from engine import ABSENT, Run, fresh, whole
 
 from vcluster.clouds.memory import MemoryCloud
+from vcluster.errors import DeadlineError
 from vcluster.model import ClusterRef, Observed, Part, PartKind, VolumeRequest
 
 
@@ -17,6 +18,11 @@ def test_down_of_what_is_not_there_looks_for_as_long_as_a_listing_may_lag() -> N
     began = cloud.now()
     Run(cloud).to(ABSENT)
     assert cloud.now() - began >= 5.0
+
+
+def test_a_down_without_time_for_its_second_look_says_what_it_waited_for() -> None:
+    with pytest.raises(DeadlineError, match="waiting for what may not be listed yet"):
+        Run(MemoryCloud(lag=5.0)).to(ABSENT, timeout=1.0)
 
 
 @dataclass
