@@ -1,7 +1,7 @@
 # Each target does its own set-up; a second call finds it done.
 # The order of what a target needs is meant, also under make -j.
 .NOTPARALLEL:
-.PHONY: help demo test lint docs unit vm bed-test bench bench-class lab lab-test hub hub-test drills soak deps deps-browser deps-demo deps-hub deps-lab clean
+.PHONY: help demo test lint docs unit vm hub-test bench bench-class lab lab-test hub drills soak deps deps-browser deps-demo deps-hub deps-lab clean
 
 VENV = .venv
 BIN  = $(VENV)/bin
@@ -30,9 +30,9 @@ help:
 	@echo 'make lab     a real OpenStack control plane on this machine, to try things on; Ctrl-C ends it'
 	@echo 'make lab-test  the tests and benchmarks against that, without VMs'
 	@echo 'make hub     a Slurm cluster with JupyterHub on this machine without VMs, to try things on; Ctrl-C ends it'
-	@echo 'make bed-test  the tests on that; make hub-test, with a browser too'
+	@echo 'make hub-test  the tests on that, some with a browser'
 	@echo 'make bench-class  a class of 127 on it, and on a bare JupyterHub to compare; an hour, 20 GiB, an idle machine'
-	@echo 'make drills  a class on real VMs with a browser, what breaks machines under it, a Hub on the lab with real VMs; an hour'
+	@echo 'make drills  what breaks machines under a class on real VMs, a Hub on the lab with real VMs; half an hour'
 	@echo 'make soak    the long sweeps: kill -9 after every request, 300 seeds of faults, 200 workers; hours'
 	@echo 'make deps    all that the above need: .venv and Debian packages'
 	@echo 'make clean   remove .venv and all that was built here'
@@ -42,7 +42,7 @@ demo: deps-demo $(VENV)/.run
 
 # Cheap before dear, so that a mistake is told within a minute. Here the chaos tests take all their hundred seeds.
 test: export VCLUSTER_CHAOS_SEEDS = 100
-test: deps deps-lab deps-hub lint docs unit bench lab-test bed-test vm
+test: deps deps-lab deps-hub lint docs unit bench lab-test hub-test vm
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -60,7 +60,7 @@ bench: $(VENV)/.dev
 	$(BIN)/pytest --timeout 300 tests/bench
 
 vm: deps deps-lab deps-browser
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadscope -m 'vm and not drill' --timeout 1500 --durations 10 tests/vm tests/lab
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 3 --dist loadscope -m 'vm and not drill' --timeout 1500 --durations 10 tests/vm tests/lab
 
 # One after the other: each wants the whole machine.
 drills: deps deps-lab deps-browser
@@ -79,12 +79,9 @@ lab-test: deps-lab
 hub: deps-hub
 	$(ROOTED) $(BIN)/python -m tests.hub up $(HUB)
 
-# The browser's tests come into make test when they are steady on a busy computer.
-bed-test: deps-hub
-	$(ROOTED) $(BIN)/pytest -m 'hub and not browser' --timeout 1800 --durations 10 tests/hub
-
+# Each process has a bed of its own.
 hub-test: deps-hub
-	$(ROOTED) $(BIN)/pytest -m hub --timeout 1800 --durations 10 tests/hub tests/browser
+	$(ROOTED) $(BIN)/pytest -n 2 --dist loadfile -m hub --timeout 1800 --durations 10 tests/hub tests/browser
 
 # The size and more by environment: tests/bench/bench_class.py.
 bench-class: deps-hub

@@ -22,6 +22,7 @@ __all__ = [
     "log_in",
     "log_out",
     "new_notebook",
+    "press_until",
     "run_cell",
     "shots",
     "trusting",
@@ -35,7 +36,8 @@ SHOTS = Path(os.environ.get("VCLUSTER_SHOTS", "build/browser"))
 PATIENCE = 120.0
 """Seconds for JupyterLab to show something, and for a cell; machines in emulation want more."""
 
-ASKED = 4
+AGAIN = 10.0
+"""Seconds after which what did nothing is pressed again: a page takes no notice before its script is there."""
 
 WHERE = (
     "import json, os, socket; "
@@ -145,30 +147,42 @@ def run_cell(page: Page, code: str, patience: float = PATIENCE) -> str:
     editor.click()
     page.keyboard.insert_text(code)
     expect(editor).to_contain_text(code[-20:])
-    for _ in range(ASKED):
-        editor.click()
+
+    def run(wait: float) -> None:
+        editor.click(timeout=wait)
         page.keyboard.press("Shift+Enter")
-        with contextlib.suppress(AssertionError):
-            expect(output).to_contain_text("]", timeout=patience / ASKED * 1000)
-            return output.inner_text()
-    expect(output).to_contain_text("]")
+
+    press_until(run, lambda wait: expect(output).to_contain_text("]", timeout=wait), patience)
     return output.inner_text()
 
 
 def log_out(page: Page, url: str, patience: float = 60.0) -> None:
-    """Stop the server and leave.
-
-    The page's button does nothing before its script is there, so it is pressed again until the server is gone.
-    """
+    """Stop the server and leave."""
     from playwright.sync_api import expect
 
     page.goto(f"{url}hub/home")
     stop = page.locator("#stop")
-    for _ in range(ASKED):
-        stop.click()
-        with contextlib.suppress(AssertionError):
-            expect(stop).to_be_hidden(timeout=patience / ASKED * 1000)
-            break
-    expect(stop).to_be_hidden()
+    press_until(lambda wait: stop.click(timeout=wait), lambda wait: expect(stop).to_be_hidden(timeout=wait), patience)
     page.goto(f"{url}hub/logout")
     expect(page.locator("#password_input")).to_be_visible()
+
+
+def press_until(press: Callable[[float], None], expected: Callable[[float], None], patience: float) -> None:
+    """Press, and again while what is expected does not come.
+
+    Args:
+        press: gets the milliseconds it may take; a button that can't be pressed any more is no failure.
+        expected: an assertion, which gets the milliseconds to wait.
+        patience: seconds in all.
+
+    Raises:
+        AssertionError: of ``expected``, when it did not come.
+    """
+    from playwright.sync_api import TimeoutError as PressedInVain
+
+    for _ in range(max(1, round(patience / AGAIN)) - 1):
+        with contextlib.suppress(PressedInVain):
+            press(AGAIN * 1000)
+        with contextlib.suppress(AssertionError):
+            return expected(AGAIN * 1000)
+    return expected(AGAIN * 1000)

@@ -61,10 +61,10 @@ def test_idle_servers_end_and_busy_ones_do_not(idle_bed: Bed) -> None:
             student(idle_bed, "student-001") as away,
             student(idle_bed, "student-002") as in_front,
         ):
-            computing = cell(f"import time; time.sleep({2.5 * IDLE}); print('done')")
-            looked, _, _ = await asyncio.gather(looks(in_front), gone(in_front), gone(away))
+            computes = cell(f"import time; time.sleep({2.5 * IDLE}); print('done')")
+            told, looked, _, _ = await asyncio.gather(computes, looks(in_front), gone(in_front), gone(away))
             assert looked > IDLE / 2
-            assert (await computing).strip() == "done"
+            assert told.strip() == "done"
 
     asyncio.run(work())
 
