@@ -28,11 +28,10 @@ def is_without_host(machine: Machine) -> bool:
 
 def needs_zones(goal: Goal, seen: Observed) -> bool:
     """Whether the cloud's zones are worth a question: a place that names none is to be filled, and had no host."""
-    attempts, there = Attempts(seen.notes, goal.max_attempts), {machine.name for machine in seen.machines}
+    attempts = Attempts(seen.notes, goal.max_attempts)
+    missing = goal.wanted - {machine.name for machine in seen.machines}
     return goal.power is Power.RUNNING and any(
-        _is_crowded(slot, attempts) and not attempts.spent(slot.name)
-        for slot in goal.slots
-        if slot.name in goal.wanted - there
+        _is_crowded(slot, attempts) and not attempts.spent(slot.name) for slot in goal.slots if slot.name in missing
     )
 
 

@@ -357,7 +357,8 @@ class Running:
         kept = {port.uuid for name, port in self.ports.items() if name in self.slots}
         held = {machine.port for machine in self.seen.machines}
         gone = {uuid for action in self.actions if action.verb is Verb.DELETE_PORTS for uuid in action.uuids}
-        extra = [port for port in self.seen.ports if port.uuid not in kept | held | gone]
+        needed = kept | held | gone
+        extra = [port for port in self.seen.ports if port.uuid not in needed]
         self.actions.extend(free_ports(extra, "not needed"))
         self.actions.extend(free_networks(self._twin_networks(kept | held), "a twin"))
 
