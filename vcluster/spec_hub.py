@@ -113,8 +113,8 @@ class AuthSpec(Model):
     )
     admin_password: Secret = Field(
         default=None,
-        description="With `shared-password` that of instructors and admins; with `native`, `firstuse` and `pam` one "
-        "with which admins always get in. At least 12 characters. Default: made, and shown once",
+        description="With `shared-password` and `firstuse` that of instructors and admins; with `native` and `pam` "
+        "one with which admins always get in. At least 12 characters. Default: made, and shown once",
         examples=[{"file": "admin.secret"}],
     )
     client_id: Annotated[Text | None, AfterValidator(hub.client_id), pattern(hub.CLIENT_ID), Kind("text")] = Field(

@@ -8,12 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode, urlsplit
 
-from hub_state import ROOT, SECRETS, Sorry, facts, read
+from hub_state import ROOT, SECRETS, Sorry, facts, read, run
 
 PAGE = 200
 AT_ONCE = 8
 ACTIVE_WITHIN = 900
 """Seconds since somebody's last sign of life within which they count as active."""
+
+TAKING = ("idle", "mixed", "allocated", "completing", "planned")
+"""What sinfo says of a worker that takes jobs."""
+
+JOB_NAME = "jupyter-vcluster"
+"""As in hub_queue.py, which loads more than a head in a hurry wants."""
+
+OURS = "vcluster: "
+"""Begins the reasons for which vcluster itself has drained a worker."""
 
 OK = (200, 201, 202, 204)
 
@@ -169,11 +178,36 @@ def status():
         answer["proxy"] = _accepts(known["ports"]["proxy"])
         return answer
     answer["hub"] = "up"
-    answer["room"] = max(0, answer["capacity"] - answer["servers"] - answer["starting"])
+    try:
+        answer["room"], answer["capacity"], answer["problem"] = room()
+    except Sorry as error:
+        answer["problem"] = str(error)
     for what, name in (("front", "caddy"), ("proxy", "jupyterhub-proxy")):
         if not answer[what]:
             answer["problem"] = f"{name}.service does not answer"
     return answer
+
+
+def room():
+    """How many more notebooks fit onto the workers that take jobs now, out of how many, and what is wrong with others.
+
+    A worker that Slurm itself has drained looks like any other, takes nothing, and nobody mends it by itself.
+
+    Raises:
+        Sorry: Slurm does not say.
+    """
+    said = run("sinfo", "-h", "-N", "-o", "%N|%T|%E", timeout=10).splitlines()
+    states = {name: (state, why) for name, state, why in (line.split("|", 2) for line in said)}
+    taking = {name for name, (state, _) in states.items() if state in TAKING}
+    fits = sum(facts()["fits"].get(name.rpartition("-")[0], 0) for name in taking)
+    jobs = run("squeue", "-h", f"--name={JOB_NAME}", "-t", "PD,CF,R", "-o", "%N", timeout=10).splitlines()
+    used = sum(not node or node in taking for node in jobs)
+    wrong = [
+        f"{name} takes no more notebooks (Slurm: {why})"
+        for name, (state, why) in sorted(states.items())
+        if state.startswith("drain") and not why.startswith(OURS)
+    ]
+    return max(0, fits - used), fits, "; ".join(wrong)
 
 
 def _count(users, answer):

@@ -42,12 +42,13 @@ def switch_on():
 
 
 def limit(people):
-    """Give everybody of the class their limit, and nobody else one."""
+    """Give everybody of the class their limit, and take it from instructors, who may have been of the class."""
     size = facts().get("quota_mib")
     if not size:
         return
     # In KiB: soft and hard, then the same for numbers of files; 0 is no limit.
-    rows = [f"{entry['uid']} 0 {size << 10} 0 0\n" for entry in people.values() if entry["kind"] in KINDS]
+    counted = [entry for entry in people.values() if entry["kind"] != "user"]
+    rows = [f"{entry['uid']} 0 {size << 10 if entry['kind'] in KINDS else 0} 0 0\n" for entry in counted]
     if rows:
         run("setquota", "--user", "--batch", _file_system()[0], stdin="".join(rows), timeout=300)
 

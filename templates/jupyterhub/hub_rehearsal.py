@@ -4,7 +4,7 @@ import secrets
 import shutil
 import time
 
-from hub_api import Hub
+from hub_api import Hub, room
 from hub_front import authority
 from hub_people import PASSWORDS, PEOPLE, book, install, sentence, turn_out
 from hub_state import ROOT, Sorry, alone, keep, read
@@ -36,8 +36,9 @@ def begin(given):
         end()
     hub = Hub()
     used = sum(len(user.get("servers") or {}) for user in hub.users())
-    if hub.capacity and used + count > hub.capacity:
-        raise Sorry(f"room for {hub.capacity - used} more notebooks, not for {count}: {used} of people run")
+    more, fits, wrong = room()
+    if count > more:
+        raise Sorry(f"room for {more} more notebooks, not for {count}: {used} of people run. {wrong}".strip(" ."))
     names = [f"rehearsal-{n:03d}" for n in range(1, count + 1)]
     word = secrets.token_hex(16)
     with alone():
@@ -56,7 +57,7 @@ def begin(given):
         install(known)
         keep(PASSWORDS, {**(read(PASSWORDS) or {}), "rehearsal": word})
     front = read("front.json") or {}
-    return {"users": names, "password": word, "capacity": hub.capacity, "url": front.get("url"), **authority()}
+    return {"users": names, "password": word, "capacity": fits, "url": front.get("url"), **authority()}
 
 
 def planned_end():

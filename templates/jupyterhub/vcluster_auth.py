@@ -81,6 +81,11 @@ def same(given, wanted):
     return bool(other) and compare_digest(one, other)
 
 
+def ranked(person):
+    """Whether somebody may see and stop others' servers."""
+    return person.get("instructor") or person.get("admin")
+
+
 class People:
     """Before an authenticator in its class's bases."""
 
@@ -110,6 +115,9 @@ class People:
 
     # -- whom an identity provider means ---------------------------------------------------------------------------
 
+    addressed = True
+    """Whether what the provider calls somebody may be the e-mail address of the list without that it says it looked."""
+
     vouched = False
     """Whether an e-mail address is to be believed of which the provider does not say that it looked."""
 
@@ -125,11 +133,12 @@ class People:
             if getattr(error, "status_code", 500) < 500:
                 raise
             raise web.HTTPError(403, "The identity provider did not say who you are.") from error
-        looked = str(info.get("email_verified", "")).lower()
+        word = info.get("email_verified")
+        looked = "" if word is None else str(word).lower()
         emails = {email} if looked == "true" or (self.vouched and not looked) else set()
-        if looked != "false":
+        if looked == "true" or (self.addressed and not looked):
             emails.add(said)
-        elif said == email:
+        elif looked == "false" and said == email:
             said = ""  # anybody may have written it there
         found = f"{said}@provider"
         for name, person in self.people().get("people", {}).items():
@@ -214,8 +223,7 @@ class People:
 
     def _ranked(self, name):
         person = self.person(name) or {}
-        rank = person.get("instructor") or person.get("admin")
-        return {"admin": bool(person.get("admin")), "groups": [INSTRUCTORS] if rank else []}
+        return {"admin": bool(person.get("admin")), "groups": [INSTRUCTORS] if ranked(person) else []}
 
     async def get_authenticated_user(self, handler, data):
         if data is None or self.by_form:
@@ -240,8 +248,7 @@ class SharedPassword(People, Authenticator):
     """One password for the class, another for those with a rank."""
 
     async def way(self, handler, data, name, person):
-        rank = person.get("instructor") or person.get("admin")
-        return same(data.get("password") or "", self.passwords().get("admin" if rank else "class"))
+        return same(data.get("password") or "", self.passwords().get("admin" if ranked(person) else "class"))
 
 
 class Pam(People, PAMAuthenticator):
@@ -258,10 +265,14 @@ def authenticator(method):
         from vcluster_provider import provider
 
         return provider(method)
-    if method in ("firstuse", "native"):
-        import vcluster_own
+    if method == "firstuse":
+        from vcluster_firstuse import first_use
 
-        return {"firstuse": vcluster_own.first_use, "native": vcluster_own.native}[method]()
+        return first_use()
+    if method == "native":
+        from vcluster_native import native
+
+        return native()
     known = {"shared-password": SharedPassword, "pam": Pam}
     if method not in known:
         raise ValueError(f"there is no way to log in called {method}")

@@ -72,5 +72,4 @@ class Kernels(KernelSpecManager):
             argv=[python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
             display_name=f"{Path(python).parent.parent.name} (own environment)",
             language="python",
-            metadata={"debugger": True},
         )

@@ -43,4 +43,9 @@ def provider(method):
     class Oidc(People, GenericOAuthenticator):
         by_form = False
 
+        @property
+        def addressed(self):
+            # Many providers let people choose a preferred_username; another claim was chosen by who wrote the spec.
+            return self.username_claim != "preferred_username"
+
     return {"github": Github, "cilogon": Cilogon, "globus": Globus, "oidc": Oidc}[method]

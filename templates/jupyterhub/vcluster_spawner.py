@@ -104,15 +104,16 @@ class NotebookSpawner(batchspawner.SlurmSpawner):
     # -- a server's life -----------------------------------------------------------------------------------------
 
     def told(self, port):
-        """The server says where it listens. Whether that is news."""
-        if not self._waiting or self._arrived.is_set():
-            return False
+        """The server says where it listens. Whether that is so; it may say it again, as an answer can get lost."""
+        if self._arrived.is_set() or not self._waiting:
+            return port == self._port
         self._port = port
         self._arrived.set()
         return True
 
     async def start(self):
         self._arrived.clear()
+        self._port = 0
         self._word = "Asking Slurm for a job"
         self._waiting = True
         try:
@@ -150,6 +151,8 @@ class NotebookSpawner(batchspawner.SlurmSpawner):
                 if job.node not in self.cluster["nodes"]:
                     raise SpawnException(f"Slurm ran the job on {job.node}, which is no worker of this cluster")
                 return job.node
+            # Nothing above waits once the port is there and what is known of the queue is older.
+            await asyncio.sleep(0.2)
 
     def _job(self, jobs):
         """This server's job among those that are not over, or None.

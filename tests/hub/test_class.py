@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import pytest
 
 from tests.hub.bed import Bed
-from tests.hub.person import person
+from tests.hub.person import person, student
 from vcluster.errors import UsageError
 from vcluster.rehearsal.browser import Failed
 from vcluster.rehearsal.client import Pace
@@ -66,6 +67,17 @@ def test_the_class_password_is_for_people_alone(bed: Bed, name: str) -> None:
                 await somebody.login()
 
     asyncio.run(knock())
+
+
+def test_jupyterlab_has_no_debugger_that_neighbours_could_use(bed: Bed) -> None:
+    async def page() -> str:
+        async with student(bed, "student-001") as one:
+            answer = await one.browser.want("GET", f"{one.server}lab", 200)
+            return answer.body.decode()
+
+    told = re.search(r'id="jupyter-config-data"[^>]*>(.*?)</script>', asyncio.run(page()), re.DOTALL)
+    assert told is not None
+    assert "@jupyterlab/debugger-extension" in json.loads(told[1])["disabledExtensions"]
 
 
 SPY = """

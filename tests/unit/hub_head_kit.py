@@ -17,6 +17,7 @@ from loopback import Quiet, listening
 LIBRARY = Path(__file__).parents[2] / "templates/jupyterhub"
 MODULES = (
     "hub_state",
+    "hub_queue",
     "hub_api",
     "hub_quota",
     "hub_people",
@@ -118,8 +119,10 @@ class Head:
         self.write("people.initial.json", {"people": {}, "next_uid": 20001})
         self.write("passwords.initial.json", {"class": "class-word-1", "admin": "a" * 32, "rehearsal": None})
         self.calls = root / "calls"
-        for program in ("pkill", "scancel", "systemctl", "squeue", "sinfo"):
+        for program in ("pkill", "scancel", "systemctl", "squeue"):
             self.program(program)
+        rows = "printf 'cpu-1|idle|none\\ncpu-2|mixed|none\\n'"
+        self.program("sinfo", says=f'case "$*" in *%D*) echo 2;; *) {rows};; esac')
         self.booted("first-boot")
         monkeypatch.setenv("PATH", f"{root / 'bin'}:/usr/bin:/bin")
         monkeypatch.setenv("VCLUSTER_HUB_FOLDER", str(self.folder))
@@ -149,7 +152,8 @@ class Head:
             "cluster": "demo",
             "head": {"name": "head", "address": "127.0.0.1"},
             "ports": {"hub": port, "proxy": port, "api": 1},
-            "capacity": 8,
+            "capacity": 12,
+            "fits": {"cpu": 4},
             "auth": {"method": "shared-password", "options": {}},
             "domain": None,
             "profiles": [{"name": "standard", "partition": "cpu"}],

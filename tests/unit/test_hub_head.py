@@ -113,9 +113,33 @@ def test_status_counts_servers_and_room(head: Head) -> None:
         "c": {"servers": {"": {"ready": False}}, "last_activity": None},
         "d": {"servers": {}},
     }
+    head.program("squeue", says="printf 'cpu-1\\ncpu-2\\n\\n'")
     told = head.module("hub_api").status()
     assert (told["hub"], told["version"], told["problem"]) == ("up", "6.1.1", "caddy.service does not answer")
     assert (told["active"], told["servers"], told["starting"], told["room"]) == (1, 2, 1, 5)
+
+
+def test_room_is_where_jobs_are_taken_now_and_a_drained_worker_is_named(head: Head) -> None:
+    workers = (
+        "cpu-1|allocated|none\n"
+        "cpu-2|draining|Kill task failed\n"
+        "cpu-3|drained|vcluster: scaled down\n"
+        "cpu-4|down*|Not responding\n"
+        "other-1|idle|none"
+    )
+    head.program("sinfo", says=f"cat <<'END'\n{workers}\nEND")
+    head.program("squeue", says="printf 'cpu-1\\ncpu-2\\ncpu-2\\n\\n'")
+    assert head.module("hub_api").room() == (2, 4, "cpu-2 takes no more notebooks (Slurm: Kill task failed)")
+    assert f"squeue -h --name={head.module('hub_queue').JOB_NAME} -t PD,CF,R -o %N" in head.called()
+
+
+def test_a_slurm_that_is_silent_has_no_room(head: Head) -> None:
+    head.program("sinfo", says="echo 'Unable to contact slurm controller' >&2; exit 1")
+    module = rehearsing(head)
+    with pytest.raises(module.Sorry, match="Unable to contact"):
+        module.begin({"users": 1})
+    told = head.module("hub_api").status()
+    assert (told["hub"], told["room"]) == ("up", 0)
 
 
 def test_a_hub_that_is_down_is_an_answer(head: Head) -> None:
@@ -174,7 +198,8 @@ def test_a_rehearsal_leaves_nothing_behind(head: Head) -> None:
     assert not list((head.root / "home/.rehearsal").iterdir())
     assert head.read("passwords.json")["rehearsal"] is None
     assert head.hub.users == {}
-    assert sorted(head.called()) == [
+    ended = [line for line in head.called() if not line.startswith(("sinfo", "squeue"))]
+    assert sorted(ended) == [
         "pkill --signal KILL --uid 60001,60002,60003",
         *(f"scancel --quiet --user={name}" for name in told["users"]),
     ]
@@ -195,6 +220,7 @@ def test_a_rehearsal_whose_computer_died_is_swept_by_the_next(head: Head) -> Non
 def test_a_rehearsal_takes_no_room_from_people(head: Head) -> None:
     module = rehearsing(head)
     head.hub.users = {name: {"servers": {"": {"ready": True}}} for name in "abcde"}
+    head.program("squeue", says="printf 'cpu-1\\ncpu-1\\ncpu-1\\ncpu-2\\ncpu-2\\n'")
     with pytest.raises(module.Sorry, match=r"room for 3 more notebooks, not for 4"):
         module.begin({"users": 4})
     assert "rehearsal" not in json.dumps(head.read("people.json"))

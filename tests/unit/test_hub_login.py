@@ -157,6 +157,9 @@ WAYS = {
             (oidc("b7", "bob@example.org", False), None),
             (oidc("b7", "bob@example.org"), None),
             (oidc("bob@example.org", "bob@example.org", False), None),
+            (oidc("bob@example.org", "bob@example.org"), None),
+            (oidc("bob@example.org"), None),
+            (oidc("bob@example.org", "bob@example.org", True), "bob"),
             (oidc("cy", "s@example.org", True), None),
             # A name of one and the address of another: the name is what the provider goes by.
             (oidc("octocat", "bob@example.org", True), "cy"),

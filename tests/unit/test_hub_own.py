@@ -70,6 +70,10 @@ def test_first_use_at_the_real_hub(tmp_path: Path) -> None:
         assert "success" in ann.form("hub/auth/change-password", password="b" * 80).text
         assert [hub.browser().log_in("ann", word) for word in (LONG, "b" * 80)] == [403, 302]
         assert [hub.browser().log_in("bob", "short") for _ in range(6)] == [403] * 5 + [429]
+        # Whoever comes first does not become the admin, nor a teacher.
+        for name in ("boss", "teacher"):
+            words = ("a first password of mine", PASSWORDS["class"], PASSWORDS["admin"])
+            assert [hub.browser().log_in(name, word) for word in words] == [403, 403, 302], name
         assert "Traceback" not in hub.log()
 
 

@@ -26,7 +26,6 @@ __all__ = ["head"]
 
 @pytest.fixture
 def module(head: Head, monkeypatch: pytest.MonkeyPatch) -> Any:
-    head.program("sinfo", "echo 2")
     head.module("hub_people").init()
     found = head.module("hub_probe")
     monkeypatch.setattr(found.time, "sleep", lambda _: None)
@@ -111,7 +110,7 @@ def test_it_is_in_nobodys_way(head: Head, module: Any, trouble: str, said: str) 
             head.module("hub_front").leaf()
             head.module("hub_rehearsal").begin({"users": 2})
         case "full":
-            people_work(head, time.time() - 3600, count=8)
+            people_work(head, time.time() - 3600, count=12)
         case "queue":
             head.program("squeue", 'case "$*" in *PENDING*) echo 17;; esac')
         case "workers":

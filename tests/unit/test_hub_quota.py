@@ -135,6 +135,7 @@ def test_the_class_is_limited_and_nobody_else(head: Head) -> None:
         "setquota --user --batch /",
         "setquota reads 10001 0 204800 0 0",
         "setquota reads 10002 0 204800 0 0",
+        "setquota reads 10003 0 0 0 0",
     ]
 
 

@@ -154,6 +154,7 @@ def test_a_server_is_where_its_job_runs_at_the_port_that_it_told(hub: SimpleName
     assert server.asked[0]["do"] == "submit"
     assert server.orm_spawner.state == {"job_id": "7"}
     assert not server.told(40125)
+    assert server.told(40123)  # whose answer was lost on the way
 
 
 def test_a_job_that_ended_is_told_in_a_sentence(hub: SimpleNamespace, server: Any) -> None:

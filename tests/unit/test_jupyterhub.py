@@ -58,7 +58,10 @@ def test_without_a_hub_there_is_nothing_of_it() -> None:
 
 def test_programs_are_whole(head: dict[str, str], worker: dict[str, str]) -> None:
     github = {"method": "github", "client_id": "abcdefgh", "client_secret": {"env": "S"}}
-    others = (files(Role.HEAD, {"client_secret": "s"}, auth=auth) for auth in ({"method": "native"}, github))
+    others = (
+        files(Role.HEAD, {"client_secret": "s"}, auth=auth)
+        for auth in ({"method": "native"}, {"method": "firstuse"}, github)
+    )
     every = {**head, **worker, **{path: text for each in others for path, text in each.items()}}
     for path, text in every.items():
         if (path.startswith(LIBRARY) and not path.endswith("prolog")) or re.search(
@@ -197,7 +200,8 @@ def test_facts_name_each_worker_that_may_ever_be(head: dict[str, str]) -> None:
     facts = json.loads(head["/etc/vcluster/hub/hub.json"])
     assert facts["nodes"] == {"cpu-1": "10.77.0.11", "cpu-2": "10.77.0.12"}
     assert facts["profiles"][0]["partition"] == "cpu"
-    assert facts["capacity"] == 2 * min(2, 4096 * 95 // 100 // 1024)
+    assert facts["fits"] == {"cpu": min(2, 4096 * 95 // 100 // 1024)}
+    assert facts["capacity"] == 2 * facts["fits"]["cpu"]
 
 
 def test_processors_are_shared_where_notebooks_run_and_nowhere_else() -> None:
@@ -218,9 +222,13 @@ def test_a_class_of_127_fits_into_novas_user_data(method: str) -> None:
     text = SlurmStack().user_data(where, where.slots[0])
     assert len(gzip.compress(text.encode(), mtime=0)) < NOVA
     # Each has what its way to log in needs, and not what others do.
-    own = {path for path in parsed(text)[1] if path.endswith(("/vcluster_own.py", "/vcluster_provider.py"))}
-    wanted = {"native": "vcluster_own", "firstuse": "vcluster_own", "github": "vcluster_provider"}.get(method)
-    assert own == ({f"/usr/local/lib/vcluster/jupyterhub/{wanted}.py"} if wanted else set())
+    ways = {"vcluster_own.py", "vcluster_native.py", "vcluster_firstuse.py", "vcluster_provider.py"}
+    wanted = {
+        "native": {"vcluster_own.py", "vcluster_native.py"},
+        "firstuse": {"vcluster_own.py", "vcluster_firstuse.py"},
+        "github": {"vcluster_provider.py"},
+    }
+    assert {path.rpartition("/")[2] for path in parsed(text)[1]} & ways == wanted.get(method, set())
 
 
 def test_people_are_in_the_first_list(head: dict[str, str]) -> None:

@@ -53,8 +53,9 @@ _ON_HEAD = (
     "vcluster_spawner.py",
 )
 _OF_THE_WAY = {
-    **dict.fromkeys(("firstuse", "native"), "vcluster_own.py"),
-    **dict.fromkeys(PROVIDERS, "vcluster_provider.py"),
+    "firstuse": ("vcluster_own.py", "vcluster_firstuse.py"),
+    "native": ("vcluster_own.py", "vcluster_native.py"),
+    **dict.fromkeys(PROVIDERS, ("vcluster_provider.py",)),
 }
 """What a way to log in needs, and no other: the user data of a class has little room."""
 _SSHD = ("/etc/ssh/sshd_config.d/20-vcluster-people.conf", "jupyterhub/sshd.conf.j2", 0o644)
@@ -145,8 +146,7 @@ def files(site: Site, role: Role, values: Mapping[str, Any]) -> Iterator[File]:
         yield File(f"{UNITS}/vcluster-quota.service", render("jupyterhub/vcluster-quota.service", **more), 0o644)
     if hub.auth.method == "pam":
         yield File("/etc/pam.d/vcluster-jupyterhub", render("jupyterhub/pam"), 0o644)
-    own = _OF_THE_WAY.get(hub.auth.method)
-    for name in (*_ON_HEAD, *([own] if own else [])):
+    for name in (*_ON_HEAD, *_OF_THE_WAY.get(hub.auth.method, ())):
         yield File(f"{LIBRARY}/{name}", lean(render(f"jupyterhub/{name}")))
     yield _data("hub.json", facts(site))
     yield _list(site.spec)
@@ -159,7 +159,7 @@ def facts(site: Site) -> dict[str, Any]:
     spec, hub = site.spec, site.spec.jupyterhub
     assert hub is not None
     head, *workers = site.slots
-    auth, repository = hub.auth, hub.repository
+    auth, repository, fits = hub.auth, hub.repository, _fits(spec, workers)
     return {
         "cluster": spec.name,
         "head": {"name": head.name, "address": site.ports[head.name].address},
@@ -167,7 +167,8 @@ def facts(site: Site) -> dict[str, Any]:
         "ports": {"hub": HUB_PORT, "proxy": PROXY_PORT, "api": API_PORT},
         "class_size": class_size(spec),
         "quota_mib": hub.people.quota,
-        "capacity": _room(spec, workers),
+        "capacity": sum(fits[slot.group] for slot in workers if slot.group in fits),
+        "fits": fits,
         "profiles": [
             {
                 "name": profile.name,
@@ -203,17 +204,19 @@ def facts(site: Site) -> dict[str, Any]:
     }
 
 
-def _room(spec: ClusterSpec, workers: list[Slot]) -> int:
-    """How many notebooks fit when every worker that may ever be is there: above that, people are told so at once."""
+def _fits(spec: ClusterSpec, workers: list[Slot]) -> dict[str, int]:
+    """How many notebooks fit onto a worker of each group that has any."""
     from vcluster.capacity import per_node
 
     hub = spec.jupyterhub
     assert hub is not None
     first = {profile.partition or spec.workers[0].name: profile for profile in reversed(hub.profiles)}
     gpus = {group.name: group.gpus or 0 for group in spec.workers}
-    nodes = ((slot, first[slot.group]) for slot in workers if slot.group in first)
-    limits = (per_node(slot.flavor, gpus[slot.group], profile, hub.cpu_oversubscribe) for slot, profile in nodes)
-    return sum(each.each for each in limits)
+    flavors = {slot.group: slot.flavor for slot in workers if slot.group in first}
+    return {
+        group: per_node(flavor, gpus[group], first[group], hub.cpu_oversubscribe).each
+        for group, flavor in flavors.items()
+    }
 
 
 def entry(person: Person) -> dict[str, Any]:
