@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vcluster.errors import Problem, SpecError
 from vcluster.model import Flavor, Role, Slot
-from vcluster.people import class_size
+from vcluster.people import class_size, people
 from vcluster.spec_cross import MOST_MACHINES
 from vcluster.stacks.slurm import SLURM_MEMORY
 
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
-    from vcluster.spec_hub import ProfileSpec
+    from vcluster.spec_hub import HubSpec, ProfileSpec
 
 __all__ = ["Capacity", "GroupCapacity", "Proposal", "capacity", "group_of", "per_node", "refuse_too_large"]
 
@@ -100,6 +100,7 @@ class Capacity:
         fits: whether they fit.
         proposals: what would make them fit; empty where they do, and where only other flavors would help.
         others: what would fit in place of a group's notebooks: the further profiles of groups, each alone.
+        homes: how people's files could fill the head's disk; empty where they cannot.
     """
 
     total: int
@@ -108,6 +109,7 @@ class Capacity:
     fits: bool
     proposals: tuple[Proposal, ...] = ()
     others: tuple[GroupCapacity, ...] = ()
+    homes: str = ""
 
     @property
     def room(self) -> int:
@@ -180,7 +182,22 @@ def capacity(spec: ClusterSpec, slots: Sequence[Slot]) -> Capacity | None:
     wanted, total = class_size(spec), sum(group.total for group in groups)
     fits = wanted <= total
     proposals = () if fits else tuple(_proposals(groups, wanted - total, hub.cpu_oversubscribe))
-    return Capacity(total, tuple(groups), wanted, fits, proposals, tuple(others))
+    return Capacity(total, tuple(groups), wanted, fits, proposals, tuple(others), _homes(spec, hub, slots))
+
+
+def _homes(spec: ClusterSpec, hub: HubSpec, slots: Sequence[Slot]) -> str:
+    """The Hub, Slurm and the homes are on one disk."""
+    quota, count = hub.people.quota, sum(person.kind == "student" for person in people(spec))
+    if not count:
+        return ""
+    if quota is None:
+        return "people.quota is not set: one full home stops the Hub and Slurm for everybody"
+    head = next(slot for slot in slots if slot.role is Role.HEAD)
+    disk = head.root_disk or head.flavor.disk  # 0 where the flavor does not say
+    if not disk or count * quota <= disk << 10:
+        return ""
+    most = (disk << 10) // count
+    return f"{count} times people.quota is more than the head's disk of {disk} GiB; at most {most}M would fit"
 
 
 def _proposals(groups: Iterable[GroupCapacity], absent: int, shared: int) -> Iterator[Proposal]:

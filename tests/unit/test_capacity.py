@@ -132,7 +132,23 @@ def test_the_example_fits_and_so_does_what_its_comment_says_of_127(tmp_path: Pat
     large = ClusterSpec.from_yaml("name: workshop\n" + text[text.index("cloud:") :])
     assert large.jupyterhub is not None
     assert (reckoned(large).total, reckoned(large).class_size) == (140, 127)
+    assert (found.homes, reckoned(large).homes) == ("", "")
     assert "5 such workers hold 140 notebooks" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("hub", "told"),
+    [
+        ("{people: {count: 3}}", "people.quota is not set"),
+        ("{people: {count: 3, quota: 8G}}", "at most 2730M would fit"),
+        ("{people: {count: 3, quota: 2730M}}", ""),
+        ("{instructors: [teacher]}", ""),
+    ],
+)
+def test_a_disk_that_peoples_files_can_fill_is_told(hub: str, told: str) -> None:
+    found = reckoned(spec(hub)).homes
+    assert told in found
+    assert bool(told) == bool(found)
 
 
 def test_plan_says_how_many_fit_and_up_refuses_before_anything_is_made(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def _plan_text(name: str, view: PlanView, priced: bool) -> str:
         lines.append(f"  notebooks: {found}")
         lines += [f"    {clean(group)}" for group in found.groups]
         lines += [f"    or {clean(group)}" for group in found.others]
+        lines += [f"    {clean(found.homes)}"] if found.homes else []
     if (cost := view.cost) is not None:
         now = "" if cost.now == cost.per_hour else f" (now {cost_text(cost.now, cost.unit)})"
         total = "" if cost.total is None else f", {cost_text(cost.total, cost.unit)} until it expires"
