@@ -32,6 +32,7 @@ class Throttle:
         self._clock = clock
         self._free = {**WRONG, "address": max(WRONG["address"], 10 * class_size)}
         self._wrong = {}
+        self._known = set()  # addresses from which a name was once rightly used: guesses from elsewhere are not theirs
 
     def _keys(self, address, name):
         return {"pair": (address, name), "name": (None, name), "address": (address, None)}
@@ -53,6 +54,8 @@ class Throttle:
             if kind == "address":
                 # Others there hold nobody up but those who were wrong themselves, and these only from then on.
                 over, last = (over, own[1]) if own else (-1, 0.0)
+            elif kind == "name" and (address, name) in self._known:
+                continue
             if over >= 0:
                 longest = max(longest, last + min(LONGEST_WAIT, 2.0 ** min(over, 5)) - now)
         return longest
@@ -69,6 +72,9 @@ class Throttle:
     def right(self, address, name):
         """Take back what was counted for a try that was right."""
         self._wrong.pop((address, name), None)
+        if len(self._known) > MOST_KNOWN:
+            self._known.clear()
+        self._known.add((address, name))
         for key in ((None, name), (address, None)):
             count, last = self._wrong.pop(key, (0, 0.0))
             if count > 1:

@@ -18,6 +18,7 @@ from hub_queue import Queue
 from jupyterhub import orm
 from jupyterhub.apihandlers import APIHandler, default_handlers
 from jupyterhub.spawner import Spawner, SpawnException
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import object_session
 from tornado import web
 from traitlets import Dict
@@ -259,7 +260,11 @@ async def watch(app, hub):
         jobs = await Shared.queue.look(LOOK_STARTING)
         if jobs is None:
             continue
-        states = [row.state for row in app.db.query(orm.Spawner) if row.state]
+        try:
+            states = [row.state for row in app.db.query(orm.Spawner) if row.state]
+        except SQLAlchemyError as error:  # a disk that is full, for now
+            app.log.warning("The database does not answer: %s", error)
+            continue
         known = {str(state.get("job_id")) for state in states}
         strangers = {number: job for number, job in jobs.items() if str(number) not in known}
         for number in suspects & set(strangers):

@@ -112,6 +112,19 @@ def test_guessing_is_slowed_down_and_then_forgiven(auth: Any) -> None:
     assert throttle.wait("a", "ann") <= 0
 
 
+def test_guesses_from_elsewhere_hold_up_nobody_who_was_right_before(auth: Any) -> None:
+    throttle = auth.Throttle(lambda: 0.0)
+    throttle.wrong("room", "ann")
+    throttle.right("room", "ann")
+    for n in range(25):
+        throttle.wrong(f"elsewhere-{n}", "ann")
+    assert throttle.wait("room", "ann") == 0
+    assert throttle.wait("new", "ann") > 0
+    for _ in range(6):
+        throttle.wrong("room", "ann")
+    assert throttle.wait("room", "ann") > 0
+
+
 def test_a_guesser_is_told_to_wait_even_with_the_right_password(auth: Any) -> None:
     way = auth.SharedPassword()
     for _ in range(5):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hub_kit import FACTS, programs, write
+from sqlalchemy.exc import SQLAlchemyError
 
 HOSTILE = (
     "9_[1-3]|PENDING||bob|None",
@@ -229,11 +230,17 @@ def test_a_job_of_no_server_is_cancelled_when_seen_twice(
         asked.append(request)
         return {}
 
-    rows = [SimpleNamespace(state={"job_id": "7"} if known else {})]
-    app = SimpleNamespace(log=Log(), db=SimpleNamespace(query=lambda _kind: rows))
+    rows, full = [SimpleNamespace(state={"job_id": "7"} if known else {})], [SQLAlchemyError("the disk is full")]
+
+    def query(_kind: Any) -> list[SimpleNamespace]:
+        if full:
+            raise full.pop()
+        return rows
+
+    app = SimpleNamespace(log=Log(), db=SimpleNamespace(query=query))
     monkeypatch.setattr(hub.spawner, "ORPHANS_EVERY", 0.0)
     monkeypatch.setattr(hub.spawner, "ask_helper", helper)
-    monkeypatch.setattr(hub.spawner.Shared, "queue", Queue(hub.queue.parse(RUNNING), hub.queue.parse(RUNNING), None))
+    monkeypatch.setattr(hub.spawner.Shared, "queue", Queue(*[hub.queue.parse(RUNNING)] * 3, None))
 
     async def watched() -> None:
         task = asyncio.create_task(hub.spawner.watch(app, FACTS))

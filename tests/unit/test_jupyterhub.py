@@ -217,7 +217,7 @@ def test_processors_are_shared_where_notebooks_run_and_nowhere_else() -> None:
 @pytest.mark.parametrize("method", ["shared-password", "native", "firstuse", "pam", "github"])
 def test_a_class_of_127_fits_into_novas_user_data(method: str) -> None:
     auth = {"client_id": "abcdefgh", "client_secret": {"env": "S"}} if method == "github" else {}
-    hub = {"people": {"count": 127}, "class_size": 80, "auth": {"method": method, **auth}}
+    hub = {"people": {"count": 127, "quota": "300M"}, "class_size": 80, "auth": {"method": method, **auth}}
     where = replace(site(("cpu", 40), jupyterhub=hub), secrets={"client_secret": "s" * 40})
     text = SlurmStack().user_data(where, where.slots[0])
     assert len(gzip.compress(text.encode(), mtime=0)) < NOVA
