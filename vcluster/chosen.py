@@ -40,12 +40,16 @@ def chosen_network(observed: Observed) -> Network | None:
 
 
 def chosen_ports(observed: Observed) -> dict[str, Port]:
-    """The port that counts for each name: the one a machine holds, else the oldest. Others are twins."""
+    """The port that counts for each name: the one a machine holds, else the oldest. Others are twins.
+
+    None counts that is on another network than the head's port, or on another subnet of it: there nobody would see it.
+    """
     ranked = _by_rank(observed)
     network = _network_of(ranked) or _network_uuid(observed)
+    subnet = next((port.subnet for port in ranked if port.network), "")
     chosen: dict[str, Port] = {}
     for port in ranked:
-        if port.network in ("", network):
+        if port.network in ("", network) and (not subnet or port.subnet in ("", subnet)):
             chosen.setdefault(port.name, port)
     return chosen
 

@@ -138,6 +138,7 @@ class Port:
         network: the network's uuid.
         created: seconds since the epoch, by the cloud's clock.
         claim: on the head's port, the fingerprint of the secret of whoever made it (see :class:`PortRequest`).
+        subnet: the cluster's own subnet that it is on, by uuid; empty where that is not known, or is not its own.
     """
 
     uuid: str
@@ -149,6 +150,7 @@ class Port:
     created: float = 0.0
     network: str = ""
     claim: str = ""
+    subnet: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from openstack_kit import PROJECT, PUBLIC, REF, FakeCloud, cloud, fake, group, server
 
-from vcluster.chosen import chosen_part
+from vcluster.chosen import chosen_part, chosen_ports
 from vcluster.clouds.openstack import OpenStackCloud
 from vcluster.clouds.openstack.networks import Surroundings
 from vcluster.errors import QuotaError
@@ -165,6 +165,23 @@ def test_of_two_subnets_of_ours_that_of_the_head_counts_and_a_leg_on_the_other_i
     assert (subnet.uuid, subnet.used_by) == (head_on, "p1")
     assert way_out is not None
     assert bool(way_out.fault) is (leg_on != head_on)
+
+
+def test_a_workers_port_on_a_twin_of_the_heads_subnet_does_not_count(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    """Its maker may have been the one whose subnet lost; on a subnet that is not ours it was put by somebody."""
+    own, tag = SITE | {"description": REF.tag(Role.NETWORK)}, REF.tag(PartKind.SUBNET)
+
+    def port(number: int, role: Role, on: str) -> dict[str, Any]:
+        name = "demo-head" if role is Role.HEAD else f"demo-cpu-{number}"
+        told = {"id": f"p{number}", "name": name, "description": REF.tag(role), "network_id": "n1"}
+        return told | {"fixed_ips": [{"subnet_id": on, "ip_address": f"10.1.0.{number}"}]}
+
+    theirs = subnet("c", "10.3.0.0/24")
+    ports = [port(1, Role.WORKER, "b"), port(2, Role.WORKER, "a"), port(3, Role.WORKER, "c"), port(9, Role.HEAD, "a")]
+    fake.neutron("GET", "/networks", json={"networks": [own]})
+    fake.neutron("GET", "/subnets", json={"subnets": [A | {"description": tag}, B | {"description": tag}, theirs]})
+    fake.neutron("GET", "/ports", json={"ports": ports})
+    assert sorted(port.uuid for port in chosen_ports(cloud.observe(REF)).values()) == ["p2", "p3", "p9"]
 
 
 def test_of_two_heads_ports_that_of_the_machine_says_which_subnet_counts(

@@ -179,7 +179,8 @@ class MemoryCloud(MemoryProject):
             for port, mine in zip(made, groups, strict=True):
                 self.store.groups[port.uuid] = mine
                 subnet = self._around.subnet_for(ref, port.network)
-                self.store.ports[port.uuid] = Listed(port, ref.id, port.created + self.lag, subnet=subnet)
+                on = replace(port, subnet=subnet)
+                self.store.ports[port.uuid] = Listed(on, ref.id, port.created + self.lag, subnet=subnet)
             return made
 
     def _port(self, request: PortRequest) -> Port:

@@ -110,6 +110,7 @@ class Observer:
         parts: list[Part | None] = [pictures.subnet(ref, told, on.get(told["id"], "")) for told in told_subnets]
         parts += [pictures.router(ref, told) for told in routers.result()]
         parts += [pictures.gateway(ref, told, lies.get(str(told["network_id"]), "")) for told in told_ports]
+        held = _on_own(held, told_ports, {part.uuid for part in parts if part and part.kind is PartKind.SUBNET})
         holders = _holders(ref, told_ports)
         parts += [pictures.security_group(ref, told, holders.get(told["id"], "")) for told in told_groups]
         parts += [pictures.server_group(ref, told) for told in placement.result()]
@@ -237,6 +238,12 @@ def _lies(ports: list[Json]) -> dict[str, str]:
         if subnet := pictures.lies_on(told):
             lies.setdefault(str(told["network_id"]), subnet)
     return lies
+
+
+def _on_own(held: Mapping[str, Port], ports: list[Json], subnets: set[str]) -> dict[str, Port]:
+    """The cluster's ports with the subnet of its own that each is on."""
+    on = {str(told["id"]): pictures.lies_on(told) for told in ports}
+    return {uuid: replace(port, subnet=on[uuid]) if on[uuid] in subnets else port for uuid, port in held.items()}
 
 
 def _on_subnets(ports: list[Json]) -> dict[str, str]:
