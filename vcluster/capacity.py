@@ -23,6 +23,10 @@ MOST_SHARED = 16
 """Notebooks to a processor up to which sharing is proposed: a class seldom computes all at once."""
 
 
+SYSTEM_DISK = 4
+"""GiB of a head's disk that are not for homes: the system, notebooks' environment, the Hub's and Slurm's own files."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupCapacity:
     """The notebooks of one worker group.
@@ -194,10 +198,11 @@ def _homes(spec: ClusterSpec, hub: HubSpec, slots: Sequence[Slot]) -> str:
         return "people.quota is not set: one full home stops the Hub and Slurm for everybody"
     head = next(slot for slot in slots if slot.role is Role.HEAD)
     disk = head.root_disk or head.flavor.disk  # 0 where the flavor does not say
-    if not disk or count * quota <= disk << 10:
+    free = max(0, disk - SYSTEM_DISK) << 10
+    if not disk or count * quota <= free:
         return ""
-    most = (disk << 10) // count
-    return f"{count} times people.quota is more than the head's disk of {disk} GiB; at most {most}M would fit"
+    best = f"at most {free // count}M would fit" if free >= count else "take a larger one"
+    return f"{count} times people.quota is more than is free of the head's disk of {disk} GiB; {best}"
 
 
 def _proposals(groups: Iterable[GroupCapacity], absent: int, shared: int) -> Iterator[Proposal]:

@@ -140,8 +140,8 @@ def test_the_example_fits_and_so_does_what_its_comment_says_of_127(tmp_path: Pat
     ("hub", "told"),
     [
         ("{people: {count: 3}}", "people.quota is not set"),
-        ("{people: {count: 3, quota: 8G}}", "at most 2730M would fit"),
-        ("{people: {count: 3, quota: 2730M}}", ""),
+        ("{people: {count: 3, quota: 8G}}", "at most 1365M would fit"),
+        ("{people: {count: 3, quota: 1365M}}", ""),
         ("{instructors: [teacher]}", ""),
     ],
 )

@@ -60,6 +60,8 @@ def test_up_shows_the_door_and_the_passwords_once(cloud: MemoryCloud, capsys: py
     assert words["class password"] == "class-password"
     assert words["admin password"] == "admin-password"
     assert words["again"] == "vcluster users demo password --cloud memory"
+    assert words["rehearse"] == "vcluster rehearse demo --cloud memory --users 2"
+    assert "run a job" not in words
     assert "class-password" not in err
     assert main(["up", "demo.yaml"]) == 0
     out, _ = capsys.readouterr()

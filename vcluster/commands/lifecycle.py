@@ -225,7 +225,10 @@ def _ready_text(result: Result) -> str:
     steps = [
         *_hub_steps(result, where),
         ("log in", f"vcluster ssh {name}{where}"),
-        ("run a job", f"vcluster ssh {name}{where} -- srun -N{usable} -l hostname"),
+        # With a Hub the workers may be full of notebooks, and the job would wait.
+        ("run a job", f"vcluster ssh {name}{where} -- srun -N{usable} -l hostname")
+        if result.hub is None
+        else ("rehearse", f"vcluster rehearse {name}{where} --users 2"),
         ("take it away", f"vcluster down {name}{where}"),
     ]
     return "\n".join([first, *(f"  {what:14} {how}" for what, how in steps)])
