@@ -66,7 +66,7 @@ def test_accounting_that_is_off_stays_off() -> None:
 
 def gpu_step(script: str) -> str:
     begin = script.index("step gpus")
-    return script[begin : script.index("# Last, because")]
+    return script[begin : script.index("step slurmd")]
 
 
 @pytest.mark.parametrize("there", [0, 1, 4])
