@@ -44,6 +44,7 @@ def shot(page: Page, request: pytest.FixtureRequest) -> Iterator[Callable[[str],
 
 @pytest.fixture(autouse=True)
 def _nobody_left(hub_bed: Bed) -> Iterator[None]:
-    """A test that fails in the middle leaves no server to the next."""
+    """A test that fails in the middle leaves no server to the next, and none a file: other tests have the same bed."""
     yield
     hub_bed.head.run("scancel", "--name=jupyter-vcluster")
+    hub_bed.head.run("rm", "-f", "/srv/shared/welcome.txt")
