@@ -60,7 +60,7 @@ bench: $(VENV)/.dev
 	$(BIN)/pytest --timeout 300 tests/bench
 
 vm: deps deps-lab deps-browser
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 3 --dist loadscope -m 'vm and not drill' --timeout 1500 --durations 10 tests/vm tests/lab
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadscope -m 'vm and not drill' --timeout 1500 --durations 10 tests/vm tests/lab
 
 # One after the other: each wants the whole machine.
 drills: deps deps-lab deps-browser
