@@ -24,7 +24,7 @@ MOST_SHARED = 16
 
 
 SYSTEM_DISK = 4
-"""GiB of a head's disk that are not for homes: the system, notebooks' environment, the Hub's and Slurm's own files."""
+"""GiB of a head's disk that are not for homes: Debian with the Hub and packages takes 2; logs and databases grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,19 +190,19 @@ def capacity(spec: ClusterSpec, slots: Sequence[Slot]) -> Capacity | None:
 
 
 def _homes(spec: ClusterSpec, hub: HubSpec, slots: Sequence[Slot]) -> str:
-    """The Hub, Slurm and the homes are on one disk."""
+    """How people's files could fill the head's disk, which the Hub and Slurm write to as well; empty: they cannot."""
     quota, count = hub.people.quota, sum(person.kind == "student" for person in people(spec))
     if not count:
         return ""
     if quota is None:
-        return "people.quota is not set: one full home stops the Hub and Slurm for everybody"
+        return "jupyterhub.people.quota is not set: one full home stops the Hub and Slurm for everybody"
     head = next(slot for slot in slots if slot.role is Role.HEAD)
     disk = head.root_disk or head.flavor.disk  # 0 where the flavor does not say
     free = max(0, disk - SYSTEM_DISK) << 10
     if not disk or count * quota <= free:
         return ""
     best = f"at most {free // count}M would fit" if free >= count else "take a larger one"
-    return f"{count} times people.quota is more than is free of the head's disk of {disk} GiB; {best}"
+    return f"{count} times jupyterhub.people.quota is more than is free of the head's disk of {disk} GiB; {best}"
 
 
 def _proposals(groups: Iterable[GroupCapacity], absent: int, shared: int) -> Iterator[Proposal]:

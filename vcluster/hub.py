@@ -117,7 +117,7 @@ class HubStatus:
     Attributes:
         active: people with a running server who did something in the last quarter of an hour.
         servers: how many run; ``starting`` are on their way.
-        room: how many more fit, out of ``capacity``.
+        room: how many more fit onto the workers that take jobs now, out of ``capacity``.
         problem: what is wrong, or empty.
     """
 

@@ -373,14 +373,15 @@ class ClusterSpec(Model):
         """
         data = self.canonical()
         for mine, section in zip(self.workers, data["workers"], strict=True):
-            if mine.name == group and count > mine.maximum:
+            if mine.name != group:
+                continue
+            if count > mine.maximum:
                 # Not as the file's mistake, which nobody wrote: it may be the cluster's own copy.
                 room = f"group {group} has room for {mine.maximum}, not for {count}"
                 remedy = "max_count is fixed when a cluster is made: take it down, and up again with a larger one"
                 raise SpecError([Problem("workers", room, remedy)])
-            if mine.name == group:
-                section |= {"count": count, "max_count": mine.maximum}
-                return self.model_validate(data, context=self._origin.source)
+            section |= {"count": count, "max_count": mine.maximum}
+            return self.model_validate(data, context=self._origin.source)
         names = ", ".join(mine.name for mine in self.workers)
         raise SpecError([Problem("workers", f"there is no group {checks.show(group)}", f"there is: {names}")])
 

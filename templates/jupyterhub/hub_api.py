@@ -16,13 +16,13 @@ ACTIVE_WITHIN = 900
 """Seconds since somebody's last sign of life within which they count as active."""
 
 TAKING = ("idle", "mixed", "allocated", "completing", "planned")
-"""What sinfo says of a worker that takes jobs."""
+"""What sinfo says of a worker that takes jobs; a minus after it says that something is planned there."""
 
 JOB_NAME = "jupyter-vcluster"
 """As in hub_queue.py, which loads more than a head in a hurry wants."""
 
 OURS = "vcluster: "
-"""Begins the reasons for which vcluster itself has drained a worker."""
+"""Begins the reasons for which vcluster itself has drained a worker, as in vcluster-node."""
 
 OK = (200, 201, 202, 204)
 
@@ -179,7 +179,8 @@ def status():
         return answer
     answer["hub"] = "up"
     try:
-        answer["room"], answer["capacity"], answer["problem"] = room()
+        answer["room"], answer["capacity"], wrong = room()
+        answer["problem"] = "; ".join(wrong)
     except Sorry as error:
         answer["problem"] = str(error)
     for what, name in (("front", "caddy"), ("proxy", "jupyterhub-proxy")):
@@ -198,7 +199,7 @@ def room():
     """
     said = run("sinfo", "-h", "-N", "-o", "%N|%T|%E", timeout=10).splitlines()
     states = {name: (state, why) for name, state, why in (line.split("|", 2) for line in said)}
-    taking = {name for name, (state, _) in states.items() if state in TAKING}
+    taking = {name for name, (state, _) in states.items() if state.rstrip("-") in TAKING}
     fits = sum(facts()["fits"].get(name.rpartition("-")[0], 0) for name in taking)
     jobs = run("squeue", "-h", f"--name={JOB_NAME}", "-t", "PD,CF,R", "-o", "%N", timeout=10).splitlines()
     used = sum(not node or node in taking for node in jobs)
@@ -207,7 +208,7 @@ def room():
         for name, (state, why) in sorted(states.items())
         if state.startswith("drain") and not why.startswith(OURS)
     ]
-    return max(0, fits - used), fits, "; ".join(wrong)
+    return max(0, fits - used), fits, wrong
 
 
 def _count(users, answer):

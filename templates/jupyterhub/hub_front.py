@@ -66,12 +66,10 @@ def front(given):
             keep(FRONT, {"url": url})
     if leaf() or (old is None and known.get("domain")):  # with a domain it waited for this
         run("systemctl", "restart", "caddy.service", timeout=120)
-    ready = True
     if before != url:
-        run("systemctl", "restart", "--no-block", "jupyterhub.service")
-        time.sleep(1)  # it still answers for a moment
-    if before != url or old is None:
-        ready = wait_until_up(HUB_SECONDS)
+        # Until the old one is gone, which answers until then and would be taken for the new one.
+        run("systemctl", "restart", "jupyterhub.service", timeout=120)
+    ready = wait_until_up(HUB_SECONDS)
     if not ready and (why := not_started()):
         raise Down(f"the Hub does not start: {why}")
     return {"url": url, "first": read("shown.json") is None, "ready": ready, **authority()}

@@ -38,7 +38,7 @@ def begin(given):
     used = sum(len(user.get("servers") or {}) for user in hub.users())
     more, fits, wrong = room()
     if count > more:
-        raise Sorry(f"room for {more} more notebooks, not for {count}: {used} of people run. {wrong}".strip(" ."))
+        raise Sorry("; ".join([f"room for {more} more notebooks, not for {count}: {used} of people run", *wrong]))
     names = [f"rehearsal-{n:03d}" for n in range(1, count + 1)]
     word = secrets.token_hex(16)
     with alone():

@@ -122,7 +122,7 @@ class People:
     # -- whom an identity provider means ---------------------------------------------------------------------------
 
     addressed = True
-    """Whether what the provider calls somebody may be the e-mail address of the list without that it says it looked."""
+    """Whether what the provider calls somebody counts as an e-mail address of which it does not say that it looked."""
 
     vouched = False
     """Whether an e-mail address is to be believed of which the provider does not say that it looked."""

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -173,16 +175,16 @@ def press_until(press: Callable[[float], None], expected: Callable[[float], None
     Args:
         press: gets the milliseconds it may take; a button that can't be pressed any more is no failure.
         expected: an assertion, which gets the milliseconds to wait.
-        patience: seconds in all.
+        patience: seconds after which it is not pressed again.
 
     Raises:
         AssertionError: of ``expected``, when it did not come.
     """
     from playwright.sync_api import TimeoutError as PressedInVain
 
-    for _ in range(max(1, round(patience / AGAIN)) - 1):
-        with contextlib.suppress(PressedInVain):
-            press(AGAIN * 1000)
-        with contextlib.suppress(AssertionError):
-            return expected(AGAIN * 1000)
-    return expected(AGAIN * 1000)
+    again = Retrying(retry=retry_if_exception_type(AssertionError), stop=stop_after_delay(patience), reraise=True)
+    for attempt in again:
+        with attempt:
+            with contextlib.suppress(PressedInVain):
+                press(AGAIN * 1000)
+            expected(AGAIN * 1000)

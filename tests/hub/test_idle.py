@@ -61,6 +61,7 @@ def test_idle_servers_end_and_busy_ones_do_not(idle_bed: Bed) -> None:
             student(idle_bed, "student-001") as away,
             student(idle_bed, "student-002") as in_front,
         ):
+            # A cell that prints nothing while it lasts: what must not be taken for idle.
             computes = cell(f"import time; time.sleep({2.5 * IDLE}); print('done')")
             told, looked, _, _ = await asyncio.gather(computes, looks(in_front), gone(in_front), gone(away))
             assert looked > IDLE / 2

@@ -72,7 +72,7 @@ def test_a_new_address_restarts_what_must_know_it_once(head: Head) -> None:
     assert first["url"] == URL
     assert first["ca"].startswith("-----BEGIN CERTIFICATE")
     assert first["fingerprint"].count(":") == 31
-    assert head.called() == ["systemctl restart caddy.service", "systemctl restart --no-block jupyterhub.service"]
+    assert head.called() == ["systemctl restart caddy.service", "systemctl restart jupyterhub.service"]
     head.module("hub_people").init()
     head.module("hub_passwords").password({})
     again = front.front({"url": URL})
@@ -125,12 +125,14 @@ def test_room_is_where_jobs_are_taken_now_and_a_drained_worker_is_named(head: He
         "cpu-2|draining|Kill task failed\n"
         "cpu-3|drained|vcluster: scaled down\n"
         "cpu-4|down*|Not responding\n"
-        "other-1|idle|none"
+        "other-1|idle|none\n"
+        "cpu-5|mixed-|none"  # which the scheduler has planned something for
     )
     head.program("sinfo", says=f"cat <<'END'\n{workers}\nEND")
     head.program("squeue", says="printf 'cpu-1\\ncpu-2\\ncpu-2\\n\\n'")
-    assert head.module("hub_api").room() == (2, 4, "cpu-2 takes no more notebooks (Slurm: Kill task failed)")
+    assert head.module("hub_api").room() == (6, 8, ["cpu-2 takes no more notebooks (Slurm: Kill task failed)"])
     assert f"squeue -h --name={head.module('hub_queue').JOB_NAME} -t PD,CF,R -o %N" in head.called()
+    assert f'OURS = "{head.module("hub_api").OURS}"' in (LIBRARY.parent / "slurm/vcluster-node").read_text()
 
 
 def test_a_slurm_that_is_silent_has_no_room(head: Head) -> None:

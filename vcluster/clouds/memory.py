@@ -179,8 +179,7 @@ class MemoryCloud(MemoryProject):
             for port, mine in zip(made, groups, strict=True):
                 self.store.groups[port.uuid] = mine
                 subnet = self._around.subnet_for(ref, port.network)
-                on = replace(port, subnet=subnet)
-                self.store.ports[port.uuid] = Listed(on, ref.id, port.created + self.lag, subnet=subnet)
+                self.store.ports[port.uuid] = Listed(replace(port, subnet=subnet), ref.id, port.created + self.lag)
             return made
 
     def _port(self, request: PortRequest) -> Port:

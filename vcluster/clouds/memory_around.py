@@ -122,7 +122,7 @@ class Around:
         return _first(self._store.ports[u].thing for u, groups in self._store.groups.items() if uuid in groups)
 
     def _on_subnet(self, uuid: str) -> str:
-        return _first(listed.thing for listed in self._store.ports.values() if listed.subnet == uuid)
+        return _first(listed.thing for listed in self._store.ports.values() if listed.thing.subnet == uuid)
 
     # Making --------------------------------------------------------------------------------------------------
 
@@ -185,7 +185,7 @@ class Around:
             case PartKind.FLOATING_IP:
                 head = next((p for p in chosen_ports(observed).values() if p.tag.endswith(f"/{Role.HEAD}")), None)
                 port = self._there(head.uuid if head else "", self._store.ports, "port of the head")
-                subnet = self._store.ports[port].subnet
+                subnet = self._store.ports[port].thing.subnet
                 legs = {x.subnet for x in self._store.parts.values() if x.thing.kind is PartKind.GATEWAY}
                 if subnet and subnet not in legs:
                     raise ConflictError("the external network is not reachable from the port's subnet")
@@ -213,7 +213,9 @@ class Around:
     def _lies(self, cluster: str, network: str) -> str:
         """The subnet of the oldest port of a head on this network; empty while there is none."""
         ports = [x for x in self._store.ports.values() if x.cluster == cluster and x.thing.network == network]
-        heads = [(x.thing.created, x.thing.uuid, x.subnet) for x in ports if x.thing.tag.endswith(f"/{Role.HEAD}")]
+        heads = [
+            (x.thing.created, x.thing.uuid, x.thing.subnet) for x in ports if x.thing.tag.endswith(f"/{Role.HEAD}")
+        ]
         return min(heads, default=(0.0, "", ""))[2]
 
     def groups_of(self, ref: ClusterRef, port: Port) -> frozenset[str]:

@@ -77,7 +77,7 @@ class Listed(Generic[T]):
 
     Attributes:
         link: uuid of what a part hangs on: a subnet's network, a gateway's router, a floating IP's port.
-        subnet: uuid of the subnet that a gateway or a port is on.
+        subnet: uuid of the subnet that a gateway is on.
         ready_at: when a part is complete, if nothing else makes it so.
     """
 

@@ -222,13 +222,13 @@ def _ready_text(result: Result) -> str:
         first = f"{name} is {status.state}: nothing to do"
     where = cloud_words(status.cloud)
     usable = max(1, workers - len(result.degraded))
+    work = ("run a job", f"vcluster ssh {name}{where} -- srun -N{usable} -l hostname")
+    if result.hub:  # the workers may be full of notebooks, and the job would wait
+        work = ("rehearse", f"vcluster rehearse {name}{where} --users 2")
     steps = [
         *_hub_steps(result, where),
         ("log in", f"vcluster ssh {name}{where}"),
-        # With a Hub the workers may be full of notebooks, and the job would wait.
-        ("run a job", f"vcluster ssh {name}{where} -- srun -N{usable} -l hostname")
-        if result.hub is None
-        else ("rehearse", f"vcluster rehearse {name}{where} --users 2"),
+        work,
         ("take it away", f"vcluster down {name}{where}"),
     ]
     return "\n".join([first, *(f"  {what:14} {how}" for what, how in steps)])
