@@ -169,7 +169,7 @@ class Goal:
         notes: words to write as soon as the claim stands, where they are missing.
         job_patience: seconds that jobs may go on running while a cluster is stopped or shelved.
         keep_volumes: with ABSENT, let the head's volume stay.
-        web: the head's port 443 is for people.
+        doors: the head's ports that are for people, beside SSH.
         zones: the cloud's availability zones, where this run had to ask; a machine for which there was no host is made
             anew in another one.
     """
@@ -197,7 +197,7 @@ class Goal:
     notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     job_patience: float = 0.0
     keep_volumes: bool = False
-    web: bool = False
+    doors: tuple[int, ...] = ()
     zones: tuple[str, ...] = ()
 
 

@@ -1,7 +1,8 @@
-"""The Hub's front door: from where it is reached, and under which address. Pure."""
+"""The head's doors for people beside SSH: from where each is reached, and under which address. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from vcluster.model import Endpoint
@@ -9,23 +10,27 @@ from vcluster.model import Endpoint
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
 
-__all__ = ["EVERYWHERE", "HTTP", "HTTPS", "http_from", "https_from", "url_of"]
+__all__ = ["EVERYWHERE", "HTTP", "HTTPS", "doors_of", "forwarded", "url_of"]
 
 HTTP, HTTPS = 80, 443
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 
 
-def https_from(spec: ClusterSpec) -> tuple[str, ...]:
-    """Networks from which the Hub is reached; none without a Hub."""
-    return spec.jupyterhub.allow_from if spec.jupyterhub else ()
+def doors_of(spec: ClusterSpec) -> Mapping[int, tuple[str, ...]]:
+    """The ports that people reach, each with the networks from which it is let in; none without a Hub.
+
+    With a domain port 80 is open to all, because Let's Encrypt looks there for its proof.
+    """
+    hub = spec.jupyterhub
+    if hub is None:
+        return {}
+    return {HTTPS: hub.allow_from, HTTP: EVERYWHERE if hub.domain else hub.allow_from}
 
 
-def http_from(spec: ClusterSpec) -> tuple[str, ...]:
-    """Networks from which port 80 is reached: with a domain all, because Let's Encrypt looks there for its proof."""
-    if spec.jupyterhub is None:
-        return ()
-    return EVERYWHERE if spec.jupyterhub.domain else spec.jupyterhub.allow_from
+def forwarded(spec: ClusterSpec) -> tuple[int, ...]:
+    """Those of them that a cloud must bring to the head where it has no address of its own; port 80 only redirects."""
+    return tuple(port for port in doors_of(spec) if port != HTTP)
 
 
 def url_of(spec: ClusterSpec, web: Endpoint) -> str:

@@ -214,7 +214,7 @@ class Wishes:
         public_ip: whether the head gets an address that is reached from outside.
         floating_ip: an address that exists, for the head; empty: a new one.
         allow_from: networks from which SSH to the head is let in.
-        https_from, http_from: networks from which the head's ports 443 and 80 are let in.
+        doors: other TCP ports of the head that people reach, each with the networks from which it is let in.
         slots: how many places for machines the network must have room for.
         zones: availability zones that machines shall be in.
     """
@@ -224,8 +224,7 @@ class Wishes:
     public_ip: bool = True
     floating_ip: str = ""
     allow_from: tuple[str, ...] = ("0.0.0.0/0",)
-    https_from: tuple[str, ...] = ()
-    http_from: tuple[str, ...] = ()
+    doors: Mapping[int, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     slots: int = 1
     zones: tuple[str, ...] = ()
 
@@ -283,7 +282,7 @@ class Machine:
         started: when it was last told to boot, seconds since the epoch by the cloud's clock.
         fault: why it is in ERROR, in the cloud's words; or what else is odd about its state.
         endpoint: how it is reached from outside (the head), or None.
-        web: where its port 443 is reached from outside (a head that is asked for it), or None.
+        doors: where its other ports are reached from outside, by port (a head that is asked for them).
         host_key: the head's public SSH host key, as its create call said it; empty where the cloud does not keep it.
     """
 
@@ -300,7 +299,12 @@ class Machine:
     fault: str = ""
     endpoint: Endpoint | None = None
     host_key: str = ""
-    web: Endpoint | None = None
+    doors: Mapping[int, Endpoint] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+
+    @property
+    def web(self) -> Endpoint | None:
+        """Where its port 443 is reached from outside, or None."""
+        return self.doors.get(443)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +331,7 @@ class MachineRequest:
         volume: uuid of the volume to boot from, which goes with the machine; empty for the flavor's own disk.
         zone: availability zone, or empty.
         host_key: the head's public SSH host key, to be kept with the machine for other computers to read.
-        web: its port 443 shall be reached from outside, where that does not go by itself.
+        doors: its ports that shall be reached from outside beside SSH, where that does not go by itself.
     """
 
     name: str
@@ -341,7 +345,7 @@ class MachineRequest:
     volume: str = ""
     zone: str = ""
     host_key: str = ""
-    web: bool = False
+    doors: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"MachineRequest({self.name!r}, {self.flavor.name!r}, port={self.port.uuid!r})"

@@ -177,7 +177,7 @@ class Acts:
             volume=action.volume,
             zone=slot.zone,
             host_key=self._host_key if slot.role is Role.HEAD else "",
-            web=self._goal.web and slot.role is Role.HEAD,
+            doors=self._goal.doors if slot.role is Role.HEAD else (),
         )
         self._ledger.created(self._cloud.create_machine(self._ref, request))
 

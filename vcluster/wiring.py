@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from vcluster.actions import NOTE_SPEC, Goal, Power
 from vcluster.changes import ChangeKind, remedies, spec_changes
 from vcluster.clouds.base import Cloud, Notify
-from vcluster.doors import http_from, https_from
+from vcluster.doors import doors_of, forwarded
 from vcluster.errors import PermanentError, Problem, SpecError, UsageError, VclusterError
 from vcluster.expiry import lifetime_notes
 from vcluster.folder import Folder
@@ -63,7 +63,7 @@ def goal_of(
         parts=layout.parts,
         claim=claim,
         notes={key: value for key, value in notes.items() if value and key not in observed.notes},
-        web=spec.jupyterhub is not None,
+        doors=forwarded(spec),
     )
 
 
@@ -98,8 +98,7 @@ def _layout(spec: ClusterSpec, cloud: Cloud, ref: ClusterRef, observed: Observed
         public_ip=access.public,
         floating_ip=access.floating_ip or "",
         allow_from=access.allow_from,
-        https_from=https_from(spec),
-        http_from=http_from(spec),
+        doors=doors_of(spec),
         slots=len(slots),
         zones=tuple(sorted({slot.zone for slot in slots if slot.zone})),
     )

@@ -59,7 +59,7 @@ def opened(rules: str) -> list[str]:
 def test_the_head_alone_has_a_front_door() -> None:
     head = opened(firewall(0, jupyterhub=FROM))
     assert head == [
-        'ip saddr @guarded_ipv4 tcp dport 443 accept comment "as above"',
+        'ip saddr @guarded_ipv4 tcp dport { 443 } accept comment "as above"',
         "ip saddr { 192.0.2.0/24 } tcp dport 443 accept",
         "ip6 saddr { 2001:db8::/32 } tcp dport 443 accept",
         "ip saddr { 192.0.2.0/24 } tcp dport 80 accept",
@@ -77,7 +77,7 @@ def test_with_a_domain_the_proof_is_reached_from_everywhere() -> None:
 
 def test_security_groups_say_the_same_in_one_call(fake: FakeCloud, cloud: OpenStackCloud) -> None:
     fake.neutron("GET", "/networks", json={"networks": []})
-    wishes = Wishes(slots=2, public_ip=False, https_from=("192.0.2.0/24",), http_from=("0.0.0.0/0", "::/0"))
+    wishes = Wishes(slots=2, public_ip=False, doors={443: ("192.0.2.0/24",), 80: ("0.0.0.0/0", "::/0")})
     parts = cloud.layout(REF, wishes, Observed()).parts
     head = next(part for part in parts if part.name == "head")
     fake.neutron("POST", "/security-groups", status_code=201, json=lambda asked, _: {
@@ -96,7 +96,7 @@ def test_security_groups_say_the_same_in_one_call(fake: FakeCloud, cloud: OpenSt
 
 
 def test_the_rules_are_counted_beforehand() -> None:
-    detail = {"allow_from": "192.0.2.0/24", "https_from": "192.0.2.0/24,2001:db8::/32", "http_from": "0.0.0.0/0"}
+    detail = {"22": "192.0.2.0/24", "443": "192.0.2.0/24,2001:db8::/32", "80": "0.0.0.0/0"}
     part = PartRequest(PartKind.SECURITY_GROUP, "head", GROUP, detail)
     plan = Plan((Action(Verb.CREATE_PART, Wave.NETWORK, ("head",), part=part),))
     quota = {"security_group_rules": Allowance("security_group_rules", 0, 100)}
@@ -113,7 +113,7 @@ def test_an_openstack_head_is_reached_by_its_floating_ip() -> None:
 
 def test_a_local_head_is_reached_on_the_loopback_alone() -> None:
     record = record_for(REF, Port("p", "t", "head", "10.77.0.10", "02:76:0a:4d:00:0a"))
-    record = replace(record, ssh_port=20022, web=True, web_port=20443)
+    record = replace(record, ssh_port=20022, doors=((443, 20443),))
     where = {"folder": Path("/h/m"), "sockets": Path("/h/net"), "binary": "qemu", "cluster": "demo"}
     words = " ".join(qemu_argv(record, accel=EMULATED, **where))  # type: ignore[arg-type]
     forwards = re.findall(r"hostfwd=[^, ]*", words)
@@ -146,12 +146,12 @@ def test_a_local_head_keeps_its_ports_and_they_differ(tmp_path: Path, monkeypatc
     cloud = local(tmp_path)
     make_network(cloud, LOCAL_REF)
     (port,) = make_ports(cloud, LOCAL_REF, "head")
-    made = cloud.create_machine(LOCAL_REF, replace(request_for(LOCAL_REF, port), web=True))
+    made = cloud.create_machine(LOCAL_REF, replace(request_for(LOCAL_REF, port), doors=(443,)))
     assert (made.endpoint, made.web) == (Endpoint("127.0.0.1", 20001), Endpoint("127.0.0.1", 20002))
     record = cloud._folder(LOCAL_REF).machine(made.uuid)
     assert record is not None
     again = vm.launch(cloud._folder(LOCAL_REF), record, EMULATED)
-    assert (again.ssh_port, again.web_port) == (20001, 20002)
+    assert (again.ssh_port, *again.doors) == (20001, (443, 20002))
     taken.add(20002)
     again = vm.launch(cloud._folder(LOCAL_REF), again, EMULATED)
-    assert (again.ssh_port, again.web_port) == (20001, 20003)
+    assert (again.ssh_port, *again.doors) == (20001, (443, 20003))

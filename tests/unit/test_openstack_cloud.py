@@ -261,7 +261,7 @@ def test_groups_open_the_least_that_works(fake: FakeCloud, cloud: OpenStackCloud
     })  # fmt: skip
     fake.neutron("POST", "/security-group-rules", status_code=201, json={"security_group_rules": []})
     tag = REF.tag(PartKind.SECURITY_GROUP)
-    allow = {"allow_from": "192.0.2.7/24,2001:db8::/32"}
+    allow = {"22": "192.0.2.7/24,2001:db8::/32"}
     part = cloud.create_part(REF, PartRequest(PartKind.SECURITY_GROUP, "head", tag, allow), Observed())
     assert (part.uuid, part.ready, part.name) == ("g1", True, "head")
     rules = request(fake, "POST", "/security-group-rules")["security_group_rules"]

@@ -14,7 +14,7 @@ from vcluster.model import Observed, Part, PartKind, PartRequest
 __all__ = ["cloud", "fake"]
 
 TAG = REF.tag(PartKind.SECURITY_GROUP)
-HEAD = PartRequest(PartKind.SECURITY_GROUP, "head", TAG, {"allow_from": "0.0.0.0/0", "https_from": "0.0.0.0/0"})
+HEAD = PartRequest(PartKind.SECURITY_GROUP, "head", TAG, {"22": "0.0.0.0/0", "443": "0.0.0.0/0"})
 MEMBERS = PartRequest(PartKind.SECURITY_GROUP, "members", TAG)
 SSH = {
     "security_group_id": "g1",
@@ -92,7 +92,7 @@ def test_a_rule_that_two_runs_made_in_the_same_moment_is_there_once_again(
 
 def test_one_network_written_in_two_ways_is_one_rule(fake: FakeCloud, cloud: OpenStackCloud) -> None:
     there(fake, "head", [OUT])
-    request = PartRequest(PartKind.SECURITY_GROUP, "head", TAG, {"allow_from": "192.0.2.1/24,192.0.2.2/24"})
+    request = PartRequest(PartKind.SECURITY_GROUP, "head", TAG, {"22": "192.0.2.1/24,192.0.2.2/24"})
     cloud.create_part(REF, request, Observed())
     (post,) = fake.asked("POST", "/security-group-rules")
     assert [r["remote_ip_prefix"] for r in post.json()["security_group_rules"]] == ["192.0.2.0/24"]

@@ -80,9 +80,7 @@ def test_a_part_that_is_completed_is_there_already() -> None:
 
 
 def test_rules_of_security_groups_are_counted() -> None:
-    head = PartRequest(
-        PartKind.SECURITY_GROUP, "head", "t", {"allow_from": "192.0.2.0/24,198.51.100.0/24,2001:db8::/32"}
-    )
+    head = PartRequest(PartKind.SECURITY_GROUP, "head", "t", {"22": "192.0.2.0/24,198.51.100.0/24,2001:db8::/32"})
     members = PartRequest(PartKind.SECURITY_GROUP, "members", "t")
     made = Plan(tuple(Action(Verb.CREATE_PART, Wave.NETWORK, (p.name,), part=p) for p in (head, members)))
     found = {need.resource: need.asked for need in needs(made, allowed(security_groups=9, security_group_rules=9))}

@@ -273,7 +273,7 @@ class MemoryCloud(MemoryProject):
                 address=request.port.address,
                 started=now,
                 endpoint=Endpoint("127.0.0.1", 22) if head else None,
-                web=Endpoint("127.0.0.1", 20443) if request.web else None,
+                doors={port: Endpoint("127.0.0.1", 20000 + port) for port in request.doors},
                 host_key=request.host_key,
             )
             trouble, after = self.faults.machine(request.name, request.zone)

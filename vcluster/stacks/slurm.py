@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vcluster.doors import HTTP, HTTPS, http_from, https_from
+from vcluster.doors import doors_of, forwarded
 from vcluster.model import Role, Slot
 from vcluster.render import render
 from vcluster.stacks import jupyterhub
@@ -109,6 +109,7 @@ class SlurmStack:
             "default_time": spec.slurm.default_time,
             # Where the head may ask a cloud, if somebody gives it a credential.
             "expiring": spec.cloud != "local",
+            "forwarded": forwarded(spec),
             "gpus": {group.name: group.gpus for group in spec.workers if group.gpus},
             "guarded": _by_family(site.guarded),
             "head": head,
@@ -125,7 +126,7 @@ class SlurmStack:
             "slots": site.slots,
             "user_uid": FIRST_USER_UID,
             "users": spec.users,
-            "web": _web(spec),
+            "doors": {port: _by_family(networks) for port, networks in doors_of(spec).items()},
         }
 
     def _made(self, site: Site, role: Role, values: Mapping[str, Any]) -> Iterator[File]:
@@ -253,13 +254,6 @@ def _by_family(addresses: Sequence[str]) -> dict[str, list[str]]:
     four = ipaddress.collapse_addresses(n for n in networks if isinstance(n, ipaddress.IPv4Network))
     six = ipaddress.collapse_addresses(n for n in networks if isinstance(n, ipaddress.IPv6Network))
     return {"ipv4": [str(n) for n in four], "ipv6": [str(n) for n in six]}
-
-
-def _web(spec: ClusterSpec) -> dict[int, dict[str, list[str]]]:
-    """The Hub's ports on the head, and from where they are reached; empty without a Hub."""
-    if spec.jupyterhub is None:
-        return {}
-    return {HTTPS: _by_family(https_from(spec)), HTTP: _by_family(http_from(spec))}
 
 
 def _ranges(addresses: Iterator[str]) -> list[str]:

@@ -104,8 +104,7 @@ def _nets(record: MachineRecord, sockets: Path) -> list[str]:
     user = "user,id=outside,ipv6=off"
     if record.ssh_port:
         user += f",hostfwd=tcp:127.0.0.1:{record.ssh_port}-:22"
-    if record.web_port:
-        user += f",hostfwd=tcp:127.0.0.1:{record.web_port}-:443"
+    user += "".join(f",hostfwd=tcp:127.0.0.1:{host}-:{port}" for port, host in record.doors if host)
     return [
         "-netdev",
         f"vde,id=private,sock={_quote(sockets)}",

@@ -376,7 +376,7 @@ class LocalCloud(PlainCloud):
             initrd=str(image.initrd or ""),
             wish=Wish.BUILDING,
             created=self.now(),
-            web=request.web,
+            doors=tuple((port, 0) for port in request.doors),
         )
 
     def _seed(self, record: MachineRecord, request: MachineRequest, network: Network) -> bytes:

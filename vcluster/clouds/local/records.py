@@ -63,8 +63,7 @@ class MachineRecord:
         disk_id, kernel, initrd: the image's paths; kernel and initrd are empty for one that boots from its own disk.
         cpus, memory, disk: vCPUs, MiB, GiB.
         ssh_port: port on the host's loopback that leads to SSH; 0 for none.
-        web: its port 443 is reached, too.
-        web_port: port on the host's loopback that leads there; 0 for none.
+        doors: its ports that are reached, too, each with the port on the host's loopback that leads there; 0 for none.
         created, started: seconds since the epoch.
         boot_id: which boot of the host it was started in.
         switch: which run of the cluster's switch its QEMU is connected to.
@@ -91,8 +90,7 @@ class MachineRecord:
     boot_id: str = ""
     switch: str = ""
     ssh_port: int = 0
-    web: bool = False
-    web_port: int = 0
+    doors: tuple[tuple[int, int], ...] = ()
 
     @property
     def short(self) -> str:

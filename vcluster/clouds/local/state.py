@@ -61,7 +61,7 @@ def _machine(folder: ClusterFolder, record: MachineRecord, process: Process | No
         started=max(record.started, events.reset),
         fault=fault,
         endpoint=Endpoint("127.0.0.1", record.ssh_port) if record.ssh_port else None,
-        web=Endpoint("127.0.0.1", record.web_port) if record.web_port else None,
+        doors={port: Endpoint("127.0.0.1", host) for port, host in record.doors if host},
     )
 
 

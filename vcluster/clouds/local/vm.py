@@ -116,8 +116,7 @@ def launch(folder: ClusterFolder, record: MachineRecord, accel: Accel) -> Machin
             run = switch.ensure(folder.sockets).run
         if record.role == Role.HEAD and not _port_free(record.ssh_port):
             record = replace(record, ssh_port=_choose_port())
-        while record.web and (record.web_port == record.ssh_port or not _port_free(record.web_port)):
-            record = replace(record, web_port=_choose_port())
+        record = replace(record, doors=_free_doors(record))
         record = replace(record, wish=Wish.RUNNING, boot_id=processes.boot_id(), switch=run, started=time.time())
         try:
             _fresh_files(path)
@@ -138,7 +137,8 @@ def launch(folder: ClusterFolder, record: MachineRecord, accel: Accel) -> Machin
         tries -= 1
         if "host forwarding rule" not in said or not tries:
             raise _refused(f"QEMU of {record.name} does not start", said)
-        record = replace(record, ssh_port=0, web_port=0)  # somebody took a port in between: others
+        doors = tuple((port, 0) for port, _ in record.doors)
+        record = replace(record, ssh_port=0, doors=doors)  # somebody took a port in between: others
 
 
 def _start(path: Path, argv: list[str]) -> bool:
@@ -200,6 +200,17 @@ def _refused(what: str, said: str) -> CloudError:
     if any(word in said for word in ("No space left", "Cannot allocate memory", "Disk quota exceeded")):
         return QuotaError(text, remedy="make room on this machine")
     return PermanentError(text)
+
+
+def _free_doors(record: MachineRecord) -> tuple[tuple[int, int], ...]:
+    """The machine's doors, each at a port of the host's that is free; it stays the one that it was where that is."""
+    taken, doors = {record.ssh_port}, []
+    for port, host in record.doors:
+        while host in taken or not _port_free(host):
+            host = _choose_port()
+        taken.add(host)
+        doors.append((port, host))
+    return tuple(doors)
 
 
 def _choose_port() -> int:

@@ -10,12 +10,9 @@ from vcluster.model import PartRequest
 
 __all__ = ["doubles", "is_open", "lacking", "rules"]
 
-_DOORS = {"allow_from": 22, "https_from": 443, "http_from": 80}
-"""What a request says of the head's security group, and the port that it opens."""
-
 
 def rules(group: str, request: PartRequest) -> list[Json]:
-    """The least that works: SSH (and the Hub) on the head from where the spec says, and members among themselves."""
+    """The least that works: the head's doors from where the spec says, and members among themselves."""
     base = {"security_group_id": group, "direction": "ingress", "description": request.tag}
     if request.name == "head":
         return [
@@ -27,8 +24,8 @@ def rules(group: str, request: PartRequest) -> list[Json]:
                 "port_range_max": port,
                 "remote_ip_prefix": str(ipaddress.ip_network(prefix, strict=False)),
             }
-            for door, port in _DOORS.items()
-            for prefix in filter(None, request.detail.get(door, "").split(","))
+            for port, prefixes in ((int(port), prefixes) for port, prefixes in request.detail.items())
+            for prefix in filter(None, prefixes.split(","))
         ]
     return [base | {"ethertype": family, "remote_group_id": group} for family in ("IPv4", "IPv6")]
 

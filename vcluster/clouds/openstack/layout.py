@@ -20,6 +20,7 @@ from vcluster.model import ClusterRef, Layout, Network, Observed, Part, PartKind
 
 __all__ = ["LayoutMaker"]
 
+SSH = 22
 NO_PUBLIC = "set access.public_ip: false, and access.jump to a host that reaches the network"
 
 
@@ -93,10 +94,9 @@ class _Choice:
         return PartRequest(kind, name or str(kind), self.ref.tag(kind), detail)
 
     def _doors(self) -> dict[str, str]:
-        """Who is let in where, on the head."""
-        wishes = self.wishes
-        doors = {"allow_from": wishes.allow_from, "https_from": wishes.https_from, "http_from": wishes.http_from}
-        return {door: ",".join(networks) for door, networks in doors.items() if networks}
+        """Who is let in where, on the head: networks by port."""
+        doors = {SSH: self.wishes.allow_from, **self.wishes.doors}
+        return {str(port): ",".join(networks) for port, networks in doors.items() if networks}
 
     def _group(self, name: str, detail: Mapping[str, str]) -> PartRequest:
         return self._part(PartKind.SECURITY_GROUP, name, detail)

@@ -42,7 +42,9 @@ __all__ = [
     "volumes_of",
 ]
 
-SSH, HTTPS = 22, 443
+SSH = 22
+DOORS = (443, 6443)
+"""Ports of a head that may be open to people; what is, its security group says."""
 
 LEGS = ("network:router_interface", "network:ha_router_replicated_interface", "network:router_interface_distributed")
 """What a port's owner is called that a router holds: a plain one, a highly available one, a distributed one."""
@@ -154,7 +156,8 @@ def reached(machine: Machine, public: Mapping[str, str]) -> Machine:
     address = public.get(machine.port) or machine.address
     if machine.role is not Role.HEAD or not address:
         return machine
-    return replace(machine, endpoint=Endpoint(address, SSH), web=Endpoint(address, HTTPS))
+    doors = {port: Endpoint(address, port) for port in DOORS}
+    return replace(machine, endpoint=Endpoint(address, SSH), doors=doors)
 
 
 def network(told: Json, subnet: Json | None, *, tag: str) -> Network:
