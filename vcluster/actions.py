@@ -170,6 +170,8 @@ class Goal:
         job_patience: seconds that jobs may go on running while a cluster is stopped or shelved.
         keep_volumes: with ABSENT, let the head's volume stay.
         doors: the head's ports that are for people, beside SSH.
+        peers: machines that are with the head several of one kind: while most of all these are on, a head that is lost
+            takes nothing with it, and is made anew to join them. Empty: everything hangs on the head.
         zones: the cloud's availability zones, where this run had to ask; a machine for which there was no host is made
             anew in another one.
     """
@@ -198,6 +200,7 @@ class Goal:
     job_patience: float = 0.0
     keep_volumes: bool = False
     doors: tuple[int, ...] = ()
+    peers: frozenset[str] = frozenset()
     zones: tuple[str, ...] = ()
 
 

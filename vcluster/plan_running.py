@@ -77,7 +77,7 @@ class Running:
         if self.claim.standing is Standing.FOREIGN:
             return self._stand_back()
         lost_head = self.head is None or self.head.state is MachineState.DELETING
-        if lost_head and self.was_ready:
+        if lost_head and self.was_ready and not self._peers_carry():
             self._rebuild()
         if self.claim.standing is Standing.ABANDONED and not self._take_over():
             return self._result(())
@@ -190,6 +190,12 @@ class Running:
         wave, notes = Wave.REPAIR if going else Wave.FINISH, {NOTE_READY: ""}
         self.actions.append(Action(Verb.NOTE, wave, ("rebuild",), why=why, destroys_data=True, notes=notes))
 
+    def _peers_carry(self) -> bool:
+        """Whether the head is one of several of its kind, and most of them are on without it."""
+        machines = (self.machines.get(name) for name in self.goal.peers)
+        on = sum(machine is not None and machine.state is MachineState.ACTIVE for machine in machines)
+        return 2 * on > len(self.goal.peers) + 1
+
     def _mend(self, machine: Machine) -> None:
         if machine.name in self.leaving:
             return
@@ -201,7 +207,7 @@ class Running:
                 self._wait_gone(machine, machine.name)
             elif machine.name in self.goal.wanted:
                 self.lost.setdefault(machine.name, late)
-        elif machine.role is not Role.HEAD and unwanted:
+        elif unwanted and (machine.role is not Role.HEAD or self._peers_carry()):
             self._let_go(machine)
         elif late:
             self._failed(machine, late)
@@ -276,7 +282,7 @@ class Running:
         why = "to be made anew" if machine.uuid in self.goal.replace else "not wanted any more"
         health = self.health(machine.name)
         if machine.state is MachineState.ACTIVE and head is not None and head.state is MachineState.ACTIVE:
-            if self.health(head.name) is not Health.READY:
+            if machine is not head and self.health(head.name) is not Health.READY:
                 self.waiting.append(f"the head's word on {machine.name}")
                 return
             if health is Health.READY:

@@ -91,6 +91,14 @@ class HeadControl:
         """
         self._command("resume", *names)
 
+    def release(self, names: Sequence[str]) -> None:
+        """Forget machines that go, or that a dead one's name is given to.
+
+        Raises:
+            TemporaryError: the head could not be asked, or the scheduler refused.
+        """
+        self._command("release", *names)
+
     def close(self) -> None:
         """Close the connection to the head."""
         if self._remote is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from vcluster.actions import Action, Goal, Verb
+from vcluster.actions import NOTE_READY, Action, Goal, Verb
 from vcluster.chosen import chosen_network, chosen_ports
 from vcluster.clouds.base import Cloud, Notify
 from vcluster.errors import CloudError, PermanentError, TemporaryError
@@ -29,8 +29,8 @@ from vcluster.stacks.base import Control
 
 __all__ = ["Acts", "Renderer"]
 
-Renderer = Callable[[Slot, Network, dict[str, Port]], str]
-"""Makes the user data of one machine, when every port is known."""
+Renderer = Callable[[Slot, Network, dict[str, Port], bool], str]
+"""Makes the user data of one machine, when every port is known; told whether the cluster was ready once."""
 
 CONSOLE_LINES = 400
 
@@ -95,6 +95,8 @@ class Acts:
             case Verb.RESUME:
                 self._scheduler().resume(action.names)
             case verb if verb in self._by_uuid:
+                if verb is Verb.DELETE_MACHINE and not _has_twin(action, observed):
+                    self._release(action.names[0])
                 self._by_uuid[verb](self._ref, action.uuids[0])
             case verb if verb is not Verb.NOTE:
                 self._make_or_free(action, observed)
@@ -164,7 +166,8 @@ class Acts:
         ports = chosen_ports(observed)
         if slot.name not in ports or (slot.root_disk and not action.volume):
             raise TemporaryError(f"what {slot.name} is to be made of is gone")
-        user_data = self._render(slot, self._network(observed), ports)
+        self._release(slot.name)
+        user_data = self._render(slot, self._network(observed), ports, bool(observed.notes.get(NOTE_READY)))
         request = MachineRequest(
             name=slot.name,
             tag=self._ref.tag(slot.role),
@@ -195,9 +198,20 @@ class Acts:
             raise PermanentError("this run has no way to the scheduler")
         return self._control
 
+    def _release(self, name: str) -> None:
+        """Tell the scheduler that this name's machine goes, or comes; it must not stop either if nobody listens."""
+        if self._control is not None:
+            with suppress(CloudError):
+                self._control.release([name])
+
     def _save_console(self, action: Action) -> None:
         if self._keep_console is None:
             return
         # The console is for a person; not having it must not stop the repair.
         with suppress(CloudError, OSError):
             self._keep_console(action.names[0], self._cloud.console(self._ref, action.uuids[0], CONSOLE_LINES))
+
+
+def _has_twin(action: Action, observed: Observed) -> bool:
+    """Whether another machine bears the name of the one that is deleted: that one stays, and is known."""
+    return any(m.name in action.names and m.uuid not in action.uuids for m in observed.machines)

@@ -207,15 +207,15 @@ def _ask_image(spec: ClusterSpec, cloud: Cloud, named: _Named, notify: Notify, c
 def renderer_of(spec: ClusterSpec, slots: tuple[Slot, ...], ref: ClusterRef, folder: Folder, cloud: Cloud) -> Renderer:
     """Makes user data; machines that see the same ports share one :class:`Site`, which stacks render once."""
     stack, keyring, lock = stack_for(spec.scheduler), folder.keyring(), threading.Lock()
-    last: list[tuple[dict[str, Port], Site]] = []
+    last: list[tuple[tuple[dict[str, Port], bool], Site]] = []
     secrets = HubSecrets(spec)
 
-    def render(slot: Slot, network: Network, ports: dict[str, Port]) -> str:
+    def render(slot: Slot, network: Network, ports: dict[str, Port], founded: bool) -> str:
         identities = {name: Port(p.uuid, p.tag, p.name, p.address, p.mac) for name, p in ports.items()}
         with lock:
-            if not last or last[0][0] != identities:
-                site = Site(ref, spec, network, slots, identities, keyring, cloud.guarded, secrets)
-                last[:] = [(identities, site)]
+            if not last or last[0][0] != (identities, founded):
+                site = Site(ref, spec, network, slots, identities, keyring, cloud.guarded, secrets, founded)
+                last[:] = [((identities, founded), site)]
             site = last[0][1]
         return stack.user_data(site, slot)
 

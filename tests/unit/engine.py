@@ -78,7 +78,7 @@ class Run:
             ref,
             goal,
             control=self.cloud.control(ref),
-            render=lambda slot, network, ports: f"#cloud-config\n# {slot.name} {ports[slot.name].address}\n",
+            render=lambda slot, network, ports, founded: f"#cloud-config\n# {slot.name} {ports[slot.name].address}\n",
             image=lambda: "memory-image",
             emit=self.events.append,
             clock=self.cloud.clock,

@@ -46,6 +46,10 @@ class MemoryControl:
                 if entry.machine.name in names:
                     entry.drained = False
 
+    def release(self, names: Sequence[str]) -> None:
+        """Forget machines; ``released`` of the cloud tells a test which."""
+        self._cloud.released += names
+
     def close(self) -> None:
         """Nothing to close."""
 

@@ -60,6 +60,7 @@ class MemoryProject:
     def __post_init__(self) -> None:
         self.lock = threading.RLock()
         self.calls: dict[str, int] = {}
+        self.released: list[str] = []
         self.store = Store()
         self._effects = 0
 

@@ -40,6 +40,7 @@ class Site:
         ports: slot name to port; every slot has one before anything is rendered.
         guarded: addresses that only root may reach from inside a machine.
         secrets: what the user gave for the Hub, as :func:`vcluster.hub_secrets.resolve`; only a head's rendering looks.
+        founded: the cluster was ready once, so that a machine that is made now joins what is there.
     """
 
     ref: ClusterRef
@@ -50,6 +51,7 @@ class Site:
     keyring: Keyring
     guarded: tuple[str, ...]
     secrets: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    founded: bool = False
 
 
 class Stack(Protocol):
@@ -88,6 +90,14 @@ class Control(Protocol):
 
     def resume(self, names: Sequence[str]) -> None:
         """Take workers back that were drained by :meth:`drain` or that died and were made anew."""
+        ...
+
+    def release(self, names: Sequence[str]) -> None:
+        """Forget these machines: they are about to be deleted, or to be made where the scheduler may know a dead one.
+
+        Raises:
+            TemporaryError: the head could not be asked. It is called again before the place is taken anew.
+        """
         ...
 
     def close(self) -> None: ...

@@ -53,6 +53,9 @@ class ReadyControl:
     def resume(self, names: Sequence[str]) -> None:
         self._drained.difference_update(names)
 
+    def release(self, names: Sequence[str]) -> None:
+        self._drained.difference_update(names)
+
     def close(self) -> None:
         """Nothing is open."""
 
