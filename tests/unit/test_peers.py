@@ -1,4 +1,4 @@
-"""A head that is one of several of its kind; what the scheduler is told of machines that go; who joins what is there."""
+"""A head that is one of several; what the scheduler is told of machines that go; who joins what is there."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from vcluster import Cluster
 from vcluster.clouds.memory import MemoryCloud
 from vcluster.people import FIRST_PERSON, FIRST_UID, FIRST_USER, Person, class_size, parse_csv, people, pool
 from vcluster.spec import ClusterSpec
-from vcluster.stacks.slurm import FIRST_USER_UID
+from vcluster.stacks.machines import FIRST_USER_UID
 
 OK = "name: demo\ncloud: local\n"
 ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA+cMUjwyKSdrRS2OZuaCwOSzyKtJEOXcHGKOlK2HI/O"

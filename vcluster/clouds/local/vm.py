@@ -205,7 +205,8 @@ def _refused(what: str, said: str) -> CloudError:
 def _free_doors(record: MachineRecord) -> tuple[tuple[int, int], ...]:
     """The machine's doors, each at a port of the host's that is free; it stays the one that it was where that is."""
     taken, doors = {record.ssh_port}, []
-    for port, host in record.doors:
+    for port, before in record.doors:
+        host = before
         while host in taken or not _port_free(host):
             host = _choose_port()
         taken.add(host)
