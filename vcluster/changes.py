@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec, WorkerGroup
 
-__all__ = ["TABLE", "Change", "ChangeKind", "remedies", "spec_changes"]
+__all__ = ["TABLE", "UPGRADES", "Change", "ChangeKind", "remedies", "spec_changes"]
 
 
 class ChangeKind(StrEnum):
@@ -29,6 +29,7 @@ TABLE: Mapping[str, ChangeKind] = MappingProxyType(
         "name": _REFUSED,
         "cloud": _REFUSED,
         "scheduler": _REFUSED,
+        "head.count": _REFUSED,
         "head.flavor": _REFUSED,
         "workers[].name": _REFUSED,
         "workers[].count": _IN_PLACE,
@@ -37,6 +38,8 @@ TABLE: Mapping[str, ChangeKind] = MappingProxyType(
         "workers[].max_count": _REFUSED,
         "workers[].flavor": _REFUSED,
         "workers[].gpus": _REFUSED,
+        "workers[].labels": _REFUSED,
+        "workers[].taints": _REFUSED,
         "access.ssh_keys": _REFUSED,
         "access.allow_from": _REFUSED,
         "users[].name": _REFUSED,
@@ -49,6 +52,23 @@ TABLE: Mapping[str, ChangeKind] = MappingProxyType(
         "slurm.default_time": _REFUSED,
         "slurm.max_time": _REFUSED,
         "slurm.memory_per_cpu": _REFUSED,
+        "k3s.version": _REFUSED,
+        "k3s.binary": _REFUSED,
+        "k3s.images": _REFUSED,
+        "k3s.components": _REFUSED,
+        "k3s.flannel_backend": _REFUSED,
+        "k3s.pod_network": _REFUSED,
+        "k3s.service_network": _REFUSED,
+        "k3s.api_from": _REFUSED,
+        "k3s.tls_san": _REFUSED,
+        "k3s.registries": _REFUSED,
+        "k3s.embedded_registry": _REFUSED,
+        "k3s.openstack.auth_url": _REFUSED,
+        "k3s.openstack.application_credential_id": _REFUSED,
+        "k3s.openstack.application_credential_secret": _REFUSED,
+        "k3s.openstack.region": _REFUSED,
+        "k3s.openstack.load_balancers": _REFUSED,
+        "k3s.openstack.volumes": _REFUSED,
         "mirrors.apt": _REFUSED,
         "mirrors.pypi": _REFUSED,
         "mirrors.ca": _REFUSED,
@@ -106,6 +126,10 @@ TABLE: Mapping[str, ChangeKind] = MappingProxyType(
 """Every field of the spec; ``[]`` stands for any item of a list. A test keeps it complete."""
 
 
+UPGRADES = frozenset({"k3s.version", "k3s.binary", "k3s.images"})
+"""What ``vcluster upgrade`` changes, machine by machine, and ``up`` does not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One field that differs.
@@ -129,6 +153,8 @@ class Change:
             return ""
         if self.field.endswith(".max_count") and isinstance(self.old, int):
             return f"set max_count: {self.old} to keep the cluster's room; for another, take it down and up again"
+        if self.field in UPGRADES:
+            return "`vcluster upgrade` with this spec does it, one machine after the other"
         return "take the cluster down and up again, or give the new one another name"
 
     def __str__(self) -> str:

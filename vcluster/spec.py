@@ -13,25 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag
+from pydantic import AfterValidator, Field, PrivateAttr
 
 from vcluster import spec_checks as checks
 from vcluster import spec_cross as cross
 from vcluster.errors import Problem, SpecError
 from vcluster.model import Flavor, Role, Slot
 from vcluster.spec_base import (
-    Count,
-    Disk,
     Flag,
-    JobMemory,
     Keys,
-    Memory,
     Model,
-    OptionalCount,
     Package,
     Pem,
     Script,
-    SlurmTime,
     Text,
     Url,
     pattern,
@@ -39,17 +33,18 @@ from vcluster.spec_base import (
 from vcluster.spec_checks import NAME, Trouble
 from vcluster.spec_file import Origin, Source, dump, read_bytes, read_text
 from vcluster.spec_hub import HubSpec
+from vcluster.spec_k3s import K3sSpec
+from vcluster.spec_machines import FlavorSpec, HeadSpec, WorkerGroup
 from vcluster.spec_place import (
     AccessSpec,
-    ImageName,
     ImageSpec,
     Lifetime,
     OptionalName,
     PriceSpec,
-    RootDisk,
     Zone,
 )
-from vcluster.spec_words import BRANCHES, Kind
+from vcluster.spec_slurm import SlurmSpec
+from vcluster.spec_words import Kind
 
 __all__ = [
     "NAME",
@@ -59,6 +54,7 @@ __all__ = [
     "HeadSpec",
     "HubSpec",
     "ImageSpec",
+    "K3sSpec",
     "MirrorSpec",
     "PriceSpec",
     "SetupSpec",
@@ -67,94 +63,6 @@ __all__ = [
     "WorkerGroup",
     "schema_json",
 ]
-
-
-class FlavorSpec(Model):
-    """An explicit machine size, in the place of a flavor's name. The local cloud takes any; others have their own."""
-
-    cpus: Annotated[int, Field(strict=True, ge=1, le=1024), Kind("whole number")] = Field(
-        description="Virtual processors", examples=[2]
-    )
-    memory: Memory = Field(
-        description="Memory, `512M`, `1G`, `1.5G`; a bare number is MiB. Sizes are powers of 1024", examples=["1G"]
-    )
-    disk: Disk = Field(default=8, description="Disk in whole GiB, `6G`, `1T`; a bare number is GiB", examples=["6G"])
-
-    def flavor(self) -> Flavor:
-        """The size with a name made of it, as ``2c-1024m-6g``."""
-        return Flavor(f"{self.cpus}c-{self.memory}m-{self.disk}g", self.cpus, self.memory, self.disk)
-
-
-def _branch(value: Any) -> str | None:
-    if isinstance(value, str):
-        return BRANCHES[0]
-    return BRANCHES[1] if isinstance(value, dict | FlavorSpec) else None
-
-
-AnyFlavor = Annotated[
-    Annotated[str, AfterValidator(checks.flavor_name), pattern(checks.FLAVOR), Tag(BRANCHES[0])]
-    | Annotated[FlavorSpec, Tag(BRANCHES[1])],
-    Discriminator(_branch),
-    Kind("flavor", "a flavor's name, or a size such as {cpus: 2, memory: 1G, disk: 6G}"),
-]
-_FLAVOR = "A flavor's name (on the local cloud `small`, `medium` or `large`), or an explicit size"
-_ROOT_DISK = "Boot from a volume of this size, deleted with its machine (OpenStack). Default: the flavor's own disk"
-_IMAGE = "An image that the cloud has, by name or id (OpenStack). Default: the cluster's"
-_ZONE = "Availability zone (OpenStack). Default: the cluster's"
-
-
-class HeadSpec(Model):
-    """The head node: the one machine that is reached from outside; it holds `/home` and the scheduler."""
-
-    flavor: AnyFlavor = Field(default="small", description=_FLAVOR, examples=["medium", {"cpus": 2, "memory": "2G"}])
-    root_disk: RootDisk = Field(default=None, description=_ROOT_DISK, examples=["100G"])
-    image: ImageName = Field(default=None, description=_IMAGE, examples=["Featured-Ubuntu24"])
-    availability_zone: Zone = Field(default=None, description=_ZONE, examples=["nova"])
-
-
-class WorkerGroup(Model):
-    """A group of like workers; each group is a Slurm partition. Its machines are called `<name>-1`, `<name>-2`, …"""
-
-    name: Annotated[Text, AfterValidator(checks.group_name), pattern(NAME), Kind("name")] = Field(
-        default="cpu",
-        description="The group's name, also the partition's: lower-case letters, digits, hyphens",
-        examples=["cpu"],
-    )
-    count: Count = Field(default=2, description="How many workers to have", examples=[4])
-    min_count: OptionalCount = Field(
-        default=None, description="How many are enough to go on with when others fail. Default: `count`", examples=[3]
-    )
-    max_count: OptionalCount = Field(
-        default=None, description="How far the group can grow later without a restart. Default: `count`", examples=[16]
-    )
-    flavor: AnyFlavor = Field(
-        default="small", description=_FLAVOR, examples=["large", {"cpus": 1, "memory": "1G", "disk": "6G"}]
-    )
-    gpus: Annotated[
-        int | None, Field(strict=True, ge=0, le=64), AfterValidator(lambda value: value or None), Kind("whole number")
-    ] = Field(
-        default=None,
-        description="How many NVIDIA GPUs each machine has; jobs ask with `--gres=gpu:1`. The image brings the driver. "
-        "Default: none",
-        examples=[1],
-    )
-    root_disk: RootDisk = Field(default=None, description=_ROOT_DISK, examples=["60G"])
-    image: ImageName = Field(default=None, description=_IMAGE, examples=["Featured-Ubuntu24"])
-    availability_zone: Zone = Field(default=None, description=_ZONE, examples=["nova"])
-
-    @classmethod
-    def _cross(cls, data: Any) -> list[Trouble]:
-        return cross.counts(data)
-
-    @property
-    def minimum(self) -> int:
-        """``min_count``, or ``count`` where it is not set."""
-        return self.count if self.min_count is None else self.min_count
-
-    @property
-    def maximum(self) -> int:
-        """``max_count``, or ``count`` where it is not set."""
-        return self.count if self.max_count is None else self.max_count
 
 
 class UserSpec(Model):
@@ -182,27 +90,6 @@ class SetupSpec(Model):
     )
 
 
-class SlurmSpec(Model):
-    """What users of the Slurm partitions find."""
-
-    accounting: Flag = Field(default=True, description="Keep a record of jobs (`sacct`), in a database on the head")
-    default_time: SlurmTime = Field(
-        default="1:00:00", description="Time limit of a job that asks for none", examples=["30", "8:00:00"]
-    )
-    max_time: SlurmTime = Field(
-        default="UNLIMITED", description="Longest time limit that a job may ask for", examples=["2-00:00:00"]
-    )
-    memory_per_cpu: JobMemory = Field(
-        default=None,
-        description="Memory for each processor of a job that asks for none. Default: its fair share of the machine's",
-        examples=["900M"],
-    )
-
-    @classmethod
-    def _cross(cls, data: Any) -> list[Trouble]:
-        return cross.times(data)
-
-
 class MirrorSpec(Model):
     """For sites with mirrors or a certificate authority of their own."""
 
@@ -226,8 +113,8 @@ class ClusterSpec(Model):
     cloud: Annotated[Text, AfterValidator(checks.cloud_name), pattern(checks.CLOUD), Kind("name")] = Field(
         description="`local`, or a cloud's name in clouds.yaml", examples=["local"]
     )
-    scheduler: Annotated[Literal["slurm"], Kind("`slurm`", "slurm")] = Field(
-        default="slurm", description="What runs the jobs", examples=["slurm"]
+    scheduler: Annotated[Literal["slurm", "k3s"], Kind("`slurm` or `k3s`", "slurm or k3s")] = Field(
+        default="slurm", description="What runs the jobs: Slurm, or Kubernetes by k3s", examples=["k3s"]
     )
     head: HeadSpec = Field(default=HeadSpec(), description="The head node")
     workers: Annotated[tuple[WorkerGroup, ...], Kind("list of worker groups")] = Field(
@@ -242,6 +129,9 @@ class ClusterSpec(Model):
     )
     setup: SetupSpec = Field(default=SetupSpec(), description="The site's own steps, after vcluster's")
     slurm: SlurmSpec = Field(default=SlurmSpec(), description="Limits and defaults of jobs")
+    k3s: K3sSpec | None = Field(
+        default=None, description="The Kubernetes cluster, with `scheduler: k3s`. Default: every key's own"
+    )
     jupyterhub: HubSpec | None = Field(
         default=None,
         description="JupyterHub on the head, for classes; `jupyterhub:` alone has all defaults. Default: no Hub",
@@ -344,6 +234,16 @@ class ClusterSpec(Model):
         text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The machines that are servers beside the head; none where the head is alone."""
+        return tuple(f"{Role.HEAD}-{n}" for n in range(2, (self.head.count or 1) + 1))
+
+    @property
+    def kubernetes(self) -> K3sSpec:
+        """``k3s``, with every default where it is left out."""
+        return self.k3s or K3sSpec()
+
     def slots(self, flavor_of: Callable[[str], Flavor]) -> tuple[Slot, ...]:
         """Every place for a machine: the head, then each group's workers up to its maximum.
 
@@ -358,7 +258,10 @@ class ClusterSpec(Model):
             zone = section.availability_zone or self.availability_zone or ""
             return {"root_disk": section.root_disk or 0, "zone": zone, "image": section.image or ""}
 
-        places = [Slot("head", Role.HEAD, "", size(self.head.flavor), **more(self.head))]
+        flavor, rest = size(self.head.flavor), more(self.head)
+        places = [Slot("head", Role.HEAD, "", flavor, **rest)]
+        # Cattle like the workers: the engine makes them anew where they are lost.
+        places += (Slot(name, Role.WORKER, str(Role.HEAD), flavor, **rest) for name in self.peers)
         for group in self.workers:
             flavor, rest = size(group.flavor), more(group)
             numbers = range(1, group.maximum + 1)

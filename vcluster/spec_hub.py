@@ -17,6 +17,7 @@ from vcluster.people import EMAIL, read_csv
 from vcluster.spec_base import Flag, Model, Networks, SlurmTime, Text, any_size, folder_of, pattern
 from vcluster.spec_checks import Trouble
 from vcluster.spec_cross import MOST_MACHINES
+from vcluster.spec_secret import Secret, SecretRef
 from vcluster.spec_words import Kind
 
 __all__ = [
@@ -46,30 +47,6 @@ OptionalSpan = Annotated[
 Login = Annotated[Text, AfterValidator(hub.person_name), pattern(checks.USER)]
 Logins = Annotated[tuple[Login, ...], AfterValidator(hub.each_once), Kind("list of names")]
 Words = Annotated[tuple[Annotated[Text, AfterValidator(hub.word)], ...], Kind("list of names")]
-
-
-class SecretRef(Model):
-    """Where a secret is found when it is needed: a variable of the environment, or a file. One of the two."""
-
-    env: Annotated[Text | None, AfterValidator(hub.variable), pattern(hub.VARIABLE), Kind("name")] = Field(
-        default=None, description="The name of an environment variable", examples=["HUB_CLIENT_SECRET"]
-    )
-    file: Annotated[
-        Text | None,
-        AfterValidator(lambda value, info: hub.secret_file(value, folder_of(info))),
-        Kind("file's name"),
-    ] = Field(
-        default=None,
-        description="The name of a file that only you can read; its first line is the secret",
-        examples=["client.secret"],
-    )
-
-    @classmethod
-    def _cross(cls, data: Any) -> list[Trouble]:
-        return cross.one_place(data)
-
-
-Secret = Annotated[SecretRef | None, BeforeValidator(hub.reference), Kind("`{env: NAME}` or `{file: path}`")]
 
 
 class AllowSpec(Model):

@@ -7,7 +7,9 @@ import pytest
 from vcluster.changes import TABLE, ChangeKind, remedies, spec_changes
 from vcluster.spec import ClusterSpec, FlavorSpec, PriceSpec
 from vcluster.spec_docs import sections
-from vcluster.spec_hub import ProfileSpec, SecretRef
+from vcluster.spec_hub import ProfileSpec
+from vcluster.spec_k3s import FileSpec, RegistrySpec
+from vcluster.spec_secret import SecretRef
 
 
 def spec(text: str = "") -> ClusterSpec:
@@ -16,7 +18,7 @@ def spec(text: str = "") -> ClusterSpec:
 
 def test_every_field_is_in_the_table() -> None:
     every = {f"{place}.{name}" if place else name for place, model in sections() for name in model.model_fields}
-    whole = (FlavorSpec, PriceSpec, ProfileSpec, SecretRef)
+    whole = (FileSpec, FlavorSpec, PriceSpec, ProfileSpec, RegistrySpec, SecretRef)
     inside = {f"{place}.{name}" for place, model in sections() if model in whole for name in model.model_fields}
     parents = {place.removesuffix("[]") for place, model in sections() if place and model not in whole}
     assert every - inside - parents == set(TABLE)

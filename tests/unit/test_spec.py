@@ -262,7 +262,10 @@ def test_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert loaded["minimal.yaml"] == ClusterSpec(name="demo", cloud="local")
     local = loaded["local-slurm.yaml"]
     assert (local.name, local.cloud, local.workers) == ("demo", "local", (WorkerGroup(name="cpu", count=2),))
-    shown = loaded["full.yaml"].model_fields_set | loaded["full-openstack.yaml"].model_fields_set
+    full = ("full.yaml", "full-openstack.yaml", "full-k3s.yaml")
+    differ = {key for key in local.canonical() if local.canonical()[key] != loaded["local-k3s.yaml"].canonical()[key]}
+    assert differ == {"scheduler"}
+    shown = {field for name in full for field in loaded[name].model_fields_set}
     assert not [name for name in ClusterSpec.model_fields if name not in shown]
     for each in loaded.values():
         assert ClusterSpec.model_validate(each.canonical()) == each

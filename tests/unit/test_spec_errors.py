@@ -106,7 +106,7 @@ NAMES = [
     Bad("name-long", f"name: {'a' * 31}\ncloud: local\n", 1, 7, "name", "must be a cluster's name", "at most 30"),
     Bad("name-newline", 'name: "demo\\n"\ncloud: local\n', 1, 7, "name", r"got 'demo\n'"),
     Bad("cloud-quote", "name: demo\ncloud: 'a\"b'\n", 2, 8, "cloud", "must be a cloud's name", "clouds.yaml"),
-    more("scheduler", "scheduler: slrum\n", 3, 12, "scheduler", "must be slurm, got 'slrum'"),
+    more("scheduler", "scheduler: slrum\n", 3, 12, "scheduler", "must be slurm or k3s, got 'slrum'"),
     more("group-head", "workers: [{name: head}]\n", 3, 18, "workers[0].name", "vcluster or Slurm uses itself"),
     more("group-probe", "workers: [{name: vcluster-probe}]\n", 3, 18, "workers[0].name", "uses itself"),
     more("group-default", "workers: [{name: default}]\n", 3, 18, "workers[0].name", "uses itself"),
