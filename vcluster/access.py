@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vcluster import delivery
 from vcluster.actions import NOTE_SPEC
 from vcluster.adopt import Adoption, fits
 from vcluster.clouds.base import Cloud
@@ -226,7 +227,13 @@ class Access:
     def _control(self) -> Control:
         if isinstance(self.cloud, Simulated):
             return self.cloud.control(self.ref)
-        return HeadControl(self._remote, lambda uuid: self.cloud.console(self.ref, uuid, 60), self._way)
+        files = delivery.handed(self.folder.read_spec())
+
+        def greet(remote: Remote) -> None:
+            if files:
+                delivery.deliver(remote, files, self._log)
+
+        return HeadControl(self._remote, lambda uuid: self.cloud.console(self.ref, uuid, 60), self._way, greet)
 
     def _way(self, endpoint: Endpoint) -> Endpoint:
         """How an endpoint that the cloud gave is reached from here."""

@@ -10,22 +10,24 @@ from vcluster.model import Endpoint
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
 
-__all__ = ["EVERYWHERE", "HTTP", "HTTPS", "doors_of", "forwarded", "url_of"]
+__all__ = ["EVERYWHERE", "HTTP", "HTTPS", "KUBERNETES", "doors_of", "forwarded", "url_of"]
 
-HTTP, HTTPS = 80, 443
+HTTP, HTTPS, KUBERNETES = 80, 443, 6443
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 
 
 def doors_of(spec: ClusterSpec) -> Mapping[int, tuple[str, ...]]:
-    """The ports that people reach, each with the networks from which it is let in; none without a Hub.
+    """The ports that people reach, each with the networks from which it is let in; none without a Hub or an API.
 
     With a domain port 80 is open to all, because Let's Encrypt looks there for its proof.
     """
-    hub = spec.jupyterhub
-    if hub is None:
-        return {}
-    return {HTTPS: hub.allow_from, HTTP: EVERYWHERE if hub.domain else hub.allow_from}
+    found: dict[int, tuple[str, ...]] = {}
+    if hub := spec.jupyterhub:
+        found |= {HTTPS: hub.allow_from, HTTP: EVERYWHERE if hub.domain else hub.allow_from}
+    if spec.k3s and spec.k3s.api_from:
+        found[KUBERNETES] = spec.k3s.api_from
+    return found
 
 
 def forwarded(spec: ClusterSpec) -> tuple[int, ...]:

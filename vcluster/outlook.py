@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vcluster import hub_secrets, quota, spans
+from vcluster import delivery, hub_secrets, quota, spans
 from vcluster.actions import NOTE_EXPIRES, Goal, Plan
 from vcluster.capacity import capacity, refuse_too_large
 from vcluster.clouds.base import Cloud
@@ -177,6 +177,7 @@ class Outlook(Runner):
         groups = frozenset(slot.group for slot in missing(goal, observed))
         if not groups:
             return
+        delivery.check(spec)
         if any(slot.role is Role.HEAD and slot.group in groups for slot in goal.slots):
             hub_secrets.resolve(spec)
         for name, user_data in samples(spec, goal.slots, self.ref, self.cloud.guarded, groups).items():

@@ -38,6 +38,10 @@ def _straight(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
+def _in_silence(remote: Remote) -> None:
+    del remote
+
+
 class HeadControl:
     """Asks the scheduler through the head's ``vcluster-node``.
 
@@ -47,6 +51,7 @@ class HeadControl:
         connect: opens a connection to the head at an endpoint.
         console: the last lines of a machine's console, by uuid.
         way: how an endpoint that the cloud gave is reached from here; by a jump host, for example.
+        greet: called with each new connection to the head, before anything is asked.
     """
 
     def __init__(
@@ -54,13 +59,15 @@ class HeadControl:
         connect: Callable[[Endpoint], Remote],
         console: Callable[[str], str],
         way: Callable[[Endpoint], Endpoint] = _straight,
+        greet: Callable[[Remote], None] = _in_silence,
     ) -> None:
-        self._connect, self._console, self._way = connect, console, way
+        self._connect, self._console, self._way, self._greet = connect, console, way, greet
         self._remote: Remote | None = None
         self._endpoint: Endpoint | None = None
         self._looked: dict[str, float] = {}
         self._looked_last = float("-inf")
         self._failed: set[tuple[str, float]] = set()
+        self._greeted = False
         self._not_before = float("-inf")
         self.silence = ""
 
@@ -120,7 +127,11 @@ class HeadControl:
             if time.monotonic() < self._not_before or not self._answers(endpoint):
                 return {}
             self._remote = self._connect(endpoint)
+            self._greeted = False
         try:
+            if not self._greeted:
+                self._greet(self._remote)
+                self._greeted = True
             # Slurm tells of a killed worker's old boot for a while: with this the head knows it from the new one's.
             started = {machine.name: machine.started for machine in observed.workers()}
             result = self._call("health", stdin=json.dumps(started))

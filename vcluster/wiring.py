@@ -55,7 +55,7 @@ def goal_of(
         Power.RUNNING,
         slots=slots,
         wanted=wanted_of(spec),
-        minimum={group.name: group.minimum for group in spec.workers},
+        minimum=_minimum(spec),
         digest=spec.digest,
         replace=replace_uuids,
         boot_timeout=cloud.boot_timeout,
@@ -64,13 +64,20 @@ def goal_of(
         claim=claim,
         notes={key: value for key, value in notes.items() if value and key not in observed.notes},
         doors=forwarded(spec),
+        peers=frozenset(spec.peers),
     )
+
+
+def _minimum(spec: ClusterSpec) -> dict[str, int]:
+    """Workers that each group needs; of several servers most must be there, which is the head and half of the others."""
+    servers = {str(Role.HEAD): len(spec.peers) // 2} if spec.peers else {}
+    return {**servers, **{group.name: group.minimum for group in spec.workers}}
 
 
 def wanted_of(spec: ClusterSpec) -> frozenset[str]:
     """The names of the machines that a spec wants to run now."""
     workers = (f"{group.name}-{n}" for group in spec.workers for n in range(1, group.count + 1))
-    return frozenset({str(Role.HEAD), *workers})
+    return frozenset({str(Role.HEAD), *spec.peers, *workers})
 
 
 def _check_flavors(spec: ClusterSpec, cloud: Cloud) -> None:

@@ -22,4 +22,8 @@ def stack_for(scheduler: str) -> Stack:
         from vcluster.stacks.slurm import SlurmStack
 
         return SlurmStack()
-    raise UsageError(f"there is no scheduler {scheduler!r}", remedy="take slurm")
+    if scheduler == "k3s":
+        from vcluster.stacks.k3s import K3sStack
+
+        return K3sStack()
+    raise UsageError(f"there is no scheduler {scheduler!r}", remedy="take slurm or k3s")

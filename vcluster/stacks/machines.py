@@ -180,6 +180,9 @@ def _values(site: Site, kind: str) -> dict[str, Any]:
         "pods": None,
         "ports": site.ports,
         "reports_port": REPORTS_PORT,
+        # Kubernetes' alone; a name by which several servers are known.
+        "server_name": "",
+        "servers": {},
         "setup": spec.setup.head if kind == Role.HEAD else spec.setup.workers,
         "slot_role": kind,
         "slots": site.slots,
