@@ -69,7 +69,7 @@ def goal_of(
 
 
 def _minimum(spec: ClusterSpec) -> dict[str, int]:
-    """Workers that each group needs; of several servers most must be there, which is the head and half of the others."""
+    """Workers that each group needs; of several servers most must be there: the head and half of the others."""
     servers = {str(Role.HEAD): len(spec.peers) // 2} if spec.peers else {}
     return {**servers, **{group.name: group.minimum for group in spec.workers}}
 
