@@ -134,7 +134,7 @@ class BringUp(Outlook):
         head = next((machine for machine in result.status.machines if machine.role == Role.HEAD), None)
         ways = (head.endpoint, head.web) if head else (None, None)
         door = self._open_door(spec, *ways, cancel, order.end)
-        return replace(result, hub=door) if door else result
+        return replace(result, hub=door or None, scheduler=spec.scheduler)
 
     def _refuse_expired(self, observed: Observed) -> None:
         head = observed.head

@@ -194,6 +194,7 @@ class Result:
     Attributes:
         seconds: wall-clock time.
         hub: the front door of its JupyterHub, after :meth:`vcluster.cluster.Cluster.up` and the like; None without.
+        scheduler: what runs its jobs, after such a call; else empty.
     """
 
     changed: bool
@@ -201,6 +202,7 @@ class Result:
     seconds: float
     status: Status
     hub: HubDoor | None = None
+    scheduler: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,14 +215,18 @@ def _report(name: str, result: Result, how: How, text: str) -> None:
 def _ready_text(result: Result) -> str:
     status = result.status
     name = clean(status.name)
-    workers = sum(machine.role != "head" for machine in status.machines)
+    heads = sum("head" in (machine.role, machine.group) for machine in status.machines)
+    workers = len(status.machines) - heads
     if result.changed:
-        first = f"{name} is {status.state}: a head and {_count(workers, 'worker')}, in {duration(result.seconds)}"
+        what = f"{_count(heads, 'server') if heads > 1 else 'a head'} and {_count(workers, 'worker')}"
+        first = f"{name} is {status.state}: {what}, in {duration(result.seconds)}"
     else:
         first = f"{name} is {status.state}: nothing to do"
     where = cloud_words(status.cloud)
     usable = max(1, workers - len(result.degraded))
     work = ("run a job", f"vcluster ssh {name}{where} -- srun -N{usable} -l hostname")
+    if result.scheduler == "k3s":
+        work = ("look", f"vcluster ssh {name}{where} -- sudo k3s kubectl get nodes")
     if result.hub:  # the workers may be full of notebooks, and the job would wait
         work = ("rehearse", f"vcluster rehearse {name}{where} --users 2")
     steps = [

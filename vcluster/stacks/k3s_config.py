@@ -36,6 +36,7 @@ BACKEND_PORTS: Mapping[str, tuple[int, ...]] = MappingProxyType(
 
 _DEFAULT_COMPONENTS = ("coredns", "local-storage", "metrics-server")
 _OF_THE_HUB = ("servicelb", "traefik")
+_LEADERS = ("controller-manager", "scheduler", "cloud-controller-manager")
 INTERFACE = "@interface@"
 """Stands for the name of the private interface, which only the machine itself knows."""
 
@@ -73,6 +74,8 @@ def server(site: Site, slot: Slot) -> str:
         "secrets-encryption": True,
         "node-taint": [SERVER_TAINT],
     }
+    if leases := _leases(site):
+        config |= {f"kube-{name}-arg": leases for name in _LEADERS}
     if without := [name for name in COMPONENTS if name not in components(spec)]:
         config["disable"] = without
     if options.embedded_registry:
@@ -102,6 +105,19 @@ def _node(site: Site, slot: Slot) -> dict[str, Any]:
         "node-ip": site.ports[slot.name].address,
         "flannel-iface": INTERFACE,
     }
+
+
+def _leases(site: Site) -> list[str]:
+    """How the control plane's parts agree who leads: a lone server leads anyway, and one that is emulated is slow.
+
+    A part that cannot renew its lease in time ends, and k3s with it. Kubernetes' own spans are 15, 10 and 2 seconds.
+    """
+    if len(servers(site)) == 1:
+        return ["leader-elect=false"]
+    if site.spec.cloud == "local":
+        spans = {"lease-duration": 120, "renew-deadline": 100, "retry-period": 10}
+        return [f"leader-elect-{name}={seconds}s" for name, seconds in spans.items()]
+    return []
 
 
 def _text(config: Mapping[str, Any]) -> str:
