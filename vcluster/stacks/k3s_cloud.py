@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from vcluster.identity import TAG_PREFIX
 from vcluster.render import render
 from vcluster.spec_secrets import CREDENTIAL
 from vcluster.stacks.userdata import File
@@ -145,7 +146,7 @@ def files(site: Site, components: Collection[str]) -> Iterator[File]:
 
 def cluster_name(ref: ClusterRef) -> str:
     """What load balancers have in their names and volumes in their metadata: by this ``down`` knows them."""
-    return f"vcluster-{ref.id}"
+    return f"{TAG_PREFIX}-{ref.id}"
 
 
 def images(spec: ClusterSpec) -> dict[str, str]:
