@@ -12,13 +12,33 @@ from typing import Any
 from vcluster import k3s_checks as checks
 from vcluster.spec_checks import RefusedError, Trouble, show
 
-__all__ = ["EMBEDDED_REGISTRY", "WIREGUARD", "cluster", "k3s", "openstack", "registry"]
+__all__ = [
+    "CLOUD",
+    "EMBEDDED_REGISTRY",
+    "WIREGUARD",
+    "cluster",
+    "k3s",
+    "knows_any_registry",
+    "openstack",
+    "registry",
+]
 
 WIREGUARD = (1, 23)
 """The version that brought ``flannel-backend: wireguard-native``."""
 
 EMBEDDED_REGISTRY = (1, 29)
 """The version from which every release has ``embedded-registry``."""
+
+CLOUD = (1, 32)
+"""The version from which Cinder's driver needs no credential on workers (cloud-provider-openstack v1.32)."""
+
+_ANY_REGISTRY = {26: 15, 27: 12, 28: 8, 29: 3}
+"""Patches that brought the registry ``*`` (k3s documentation, "Embedded Registry Mirror"); v1.30 has it."""
+
+
+def knows_any_registry(numbers: tuple[int, ...]) -> bool:
+    """Whether a version's ``registries.yaml`` may have ``*`` for all registries."""
+    return numbers[1] > max(_ANY_REGISTRY) or numbers[2] >= _ANY_REGISTRY.get(numbers[1], numbers[2] + 1)
 
 
 def _get(data: Any, key: str, default: Any = None) -> Any:
@@ -69,12 +89,17 @@ def k3s(data: Any) -> list[Trouble]:
     if numbers and _get(data, "embedded_registry") is True and numbers < EMBEDDED_REGISTRY:
         what = f"is not in {wanted}, it came with v1.29"
         found.append(Trouble(("embedded_registry",), what, "leave it out, or take a newer version", key=True))
+    if numbers and numbers < CLOUD and _get(_get(data, "openstack", {}), "application_credential_id"):
+        what = f"needs v1.32 or newer, not {wanted}: older drivers want the credential on every worker"
+        found.append(Trouble(("openstack",), what, "take a newer version, or leave it out", key=True))
     found += _checked(data, wanted if numbers else "")
     pods, services = (_network(data, key, default) for key, default in _NETWORKS)
     if pods and services and pods.overlaps(services):
         found.append(Trouble(("service_network",), f"overlaps pod_network, {pods}", "take another one"))
     names = [_get(each, "name") for each in _list(data, "registries")]
     for index, name in enumerate(names):
+        if name == "*" and numbers and not knows_any_registry(numbers):
+            found.append(Trouble(("registries", index, "name"), f"* is not known to {wanted}", "name each registry"))
         if isinstance(name, str) and name in names[:index]:
             found.append(
                 Trouble(("registries", index, "name"), f"two entries are called {show(name)}", "make them one")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vcluster import delivery, hub_secrets, quota, spans
+from vcluster import delivery, quota, spans, spec_secrets
 from vcluster.actions import NOTE_EXPIRES, Goal, Plan
 from vcluster.capacity import capacity, refuse_too_large
 from vcluster.clouds.base import Cloud
@@ -179,7 +179,7 @@ class Outlook(Runner):
             return
         delivery.check(spec)
         if any(slot.role is Role.HEAD and slot.group in groups for slot in goal.slots):
-            hub_secrets.resolve(spec)
+            spec_secrets.resolve(spec)
         for name, user_data in samples(spec, goal.slots, self.ref, self.cloud.guarded, groups).items():
             try:
                 self.cloud.check_user_data(user_data)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcluster.folder import Folder
-from vcluster.hub_secrets import HubSecrets
 from vcluster.model import ClusterRef, Network, Observed, Port, Role, Slot
 from vcluster.plan import chosen_network, chosen_ports
 from vcluster.secrets import SECRET_BYTES, Keyring
+from vcluster.spec_secrets import SpecSecrets
 from vcluster.stacks import stack_for
 from vcluster.stacks.base import Site
 
@@ -50,7 +50,7 @@ def preview(
     network, ports = chosen_network(observed), chosen_ports(observed)
     if network is None or any(slot.name not in ports for slot in slots):
         network, ports = _examples(ref, slots)
-    site = Site(ref, spec, network, slots, ports, keyring, guarded, HubSecrets(spec))
+    site = Site(ref, spec, network, slots, ports, keyring, guarded, SpecSecrets(spec))
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
     written = [_write(target / "install.sh", stack.install_script(spec))]
     written += [_write(target / f"{slot.name}.user-data.yaml", stack.user_data(site, slot)) for slot in slots]
@@ -69,7 +69,7 @@ def samples(
         SpecError: the head is among them, and a secret that the spec names cannot be found.
     """
     stack, (network, ports) = stack_for(spec.scheduler), _examples(ref, slots)
-    site = Site(ref, spec, network, slots, ports, Keyring(os.urandom(SECRET_BYTES)), guarded, HubSecrets(spec))
+    site = Site(ref, spec, network, slots, ports, Keyring(os.urandom(SECRET_BYTES)), guarded, SpecSecrets(spec))
     firsts = {slot.group: slot for slot in reversed(slots)}
     return {slot.name: stack.user_data(site, slot) for group, slot in firsts.items() if group in groups}
 

@@ -15,10 +15,10 @@ from vcluster.doors import doors_of, forwarded
 from vcluster.errors import PermanentError, Problem, SpecError, UsageError, VclusterError
 from vcluster.expiry import lifetime_notes
 from vcluster.folder import Folder
-from vcluster.hub_secrets import HubSecrets
 from vcluster.model import ClusterRef, ImageRequest, Layout, Network, Observed, Port, Role, Slot, Wishes
 from vcluster.ready import FAILED_LINE
 from vcluster.reconcile import Renderer
+from vcluster.spec_secrets import SpecSecrets
 from vcluster.stacks import stack_for
 from vcluster.stacks.base import Site
 
@@ -215,7 +215,7 @@ def renderer_of(spec: ClusterSpec, slots: tuple[Slot, ...], ref: ClusterRef, fol
     """Makes user data; machines that see the same ports share one :class:`Site`, which stacks render once."""
     stack, keyring, lock = stack_for(spec.scheduler), folder.keyring(), threading.Lock()
     last: list[tuple[tuple[dict[str, Port], bool], Site]] = []
-    secrets = HubSecrets(spec)
+    secrets = SpecSecrets(spec)
 
     def render(slot: Slot, network: Network, ports: dict[str, Port], founded: bool) -> str:
         identities = {name: Port(p.uuid, p.tag, p.name, p.address, p.mac) for name, p in ports.items()}

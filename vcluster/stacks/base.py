@@ -39,7 +39,7 @@ class Site:
         slots: head first, then every worker up to each group's ``max_count``.
         ports: slot name to port; every slot has one before anything is rendered.
         guarded: addresses that only root may reach from inside a machine.
-        secrets: what the user gave for the Hub, as :func:`vcluster.hub_secrets.resolve`; only a head's rendering looks.
+        secrets: what the user gave, as :func:`vcluster.spec_secrets.resolve`; only machines that need one look.
         founded: the cluster was ready once, so that a machine that is made now joins what is there.
     """
 

@@ -1,4 +1,4 @@
-"""The Hub's secrets: found when a head is made, told apart when they cannot be, and never shown."""
+"""Secrets of the user: found when a machine needs them, told apart when they cannot be, and never shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from vcluster import Cluster, ClusterSpec
 from vcluster.clouds.memory import MemoryCloud
 from vcluster.errors import SpecError
-from vcluster.hub_secrets import HubSecrets, resolve
+from vcluster.spec_secrets import CREDENTIAL, SpecSecrets, registry_key, resolve
 
 SECRET = "correct-horse"
 TEXT = """\
@@ -41,10 +41,10 @@ def load(folder: Path) -> ClusterSpec:
 def test_found_where_the_spec_says(folder: Path) -> None:
     spec = load(folder)
     assert resolve(spec) == {"password": SECRET, "admin_password": "a-longer-one-for-admins"}
-    assert SECRET not in spec.to_yaml() + repr(spec) + repr(HubSecrets(spec))
-    assert dict(HubSecrets(spec)) == resolve(spec)
+    assert SECRET not in spec.to_yaml() + repr(spec) + repr(SpecSecrets(spec))
+    assert dict(SpecSecrets(spec)) == resolve(spec)
     assert resolve(ClusterSpec(name="demo", cloud="local")) == {}
-    assert len(HubSecrets(ClusterSpec(name="demo", cloud="local"))) == 0
+    assert len(SpecSecrets(ClusterSpec(name="demo", cloud="local"))) == 0
 
 
 @pytest.mark.parametrize(
@@ -130,3 +130,99 @@ def test_a_missing_one_is_told_before_anything_is_made_and_not_asked_for_by_work
         assert demo.plan().empty
         assert demo.scale("cpu", 2).changed
         assert SECRET not in "".join(path.read_text() for path in demo.folder.path.rglob("*.yaml"))
+
+
+# Kubernetes ----------------------------------------------------------------------------------------------------------
+
+K3S = """\
+name: demo
+cloud: openstack
+scheduler: k3s
+workers: [{count: 1, flavor: medium}]
+k3s:
+  registries:
+    - name: docker.io
+      mirrors: ["https://mirror.example.org"]
+    - name: registry.example.org
+      username: class
+      password: {env: REGISTRY}
+    - name: other.example.org:5000
+      username: class
+      password: {file: other.secret}
+  openstack:
+    auth_url: https://cloud.example.org:5000/v3
+    application_credential_id: 5a1c3b1f6d4e4f0e9b0f7c1f2d3e4a5b
+    application_credential_secret: {env: CREDENTIAL}
+"""
+ONE, OTHER = registry_key("registry.example.org"), registry_key("other.example.org:5000")
+
+
+@pytest.fixture
+def k3s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A spec of a Kubernetes cluster with its secrets where it says."""
+    (tmp_path / "spec.yaml").write_text(K3S)
+    (tmp_path / "other.secret").write_text("x\n")
+    (tmp_path / "other.secret").chmod(0o600)
+    monkeypatch.setenv("REGISTRY", "pw")
+    monkeypatch.setenv("CREDENTIAL", SECRET)
+    return tmp_path
+
+
+def test_those_of_kubernetes(k3s: Path) -> None:
+    spec = load(k3s)
+    assert resolve(spec) == {CREDENTIAL: SECRET, ONE: "pw", OTHER: "x"}
+    assert (CREDENTIAL, ONE) == (
+        "k3s.openstack.application_credential_secret",
+        "k3s.registries[registry.example.org].password",
+    )
+    assert dict(SpecSecrets(spec)) == resolve(spec)
+    assert SECRET not in spec.to_yaml() + repr(spec) + repr(SpecSecrets(spec))
+
+
+def test_each_is_read_when_it_is_asked_for(k3s: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIAL")
+    secrets = SpecSecrets(load(k3s))
+    assert (secrets[ONE], secrets.get("admin_password"), CREDENTIAL in secrets) == ("pw", None, True)
+    with pytest.raises(SpecError, match="there is no variable CREDENTIAL"):
+        secrets.get(CREDENTIAL)
+    monkeypatch.delenv("REGISTRY")
+    assert secrets[ONE] == "pw"  # machines of one run do not differ
+    with pytest.raises(KeyError):
+        secrets[registry_key("docker.io")]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("REGISTRY", None, "there is no variable REGISTRY in the environment"),
+        ("REGISTRY", " ", "is empty there"),
+        ("REGISTRY", "a\nb", "cannot be typed everywhere"),
+        ("CREDENTIAL", None, "there is no variable CREDENTIAL in the environment"),
+        ("CREDENTIAL", "short-1", "has 7 characters, at least 8 are needed"),
+    ],
+)
+def test_one_of_kubernetes_that_cannot_be_found(
+    k3s: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str | None, message: str
+) -> None:
+    if value is None:
+        monkeypatch.delenv(variable)
+    else:
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(SpecError) as caught:
+        resolve(load(k3s))
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.line) == {
+        "REGISTRY": ("k3s.registries[1].password.env", 11),
+        "CREDENTIAL": ("k3s.openstack.application_credential_secret.env", 18),
+    }[variable]
+    assert message in problem.message
+    assert not value or not value.strip() or value not in str(caught.value)
+
+
+def test_a_file_that_everybody_reads_is_no_registry_password(k3s: Path) -> None:
+    (k3s / "other.secret").chmod(0o644)
+    with pytest.raises(SpecError) as caught:
+        resolve(load(k3s))
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.line) == ("k3s.registries[2].password.file", 14)
+    assert "can be read by everybody" in problem.message
