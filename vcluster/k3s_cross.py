@@ -17,6 +17,7 @@ __all__ = [
     "EMBEDDED_REGISTRY",
     "WIREGUARD",
     "cluster",
+    "file",
     "k3s",
     "knows_any_registry",
     "openstack",
@@ -49,6 +50,14 @@ def _get(data: Any, key: str, default: Any = None) -> Any:
 def _list(data: Any, key: str) -> list[Any]:
     value = _get(data, key)
     return list(value) if isinstance(value, list | tuple) else []
+
+
+def file(data: Any) -> list[Trouble]:
+    """What comes from an address is checked; a checksum alone is that of what the release's own address gives."""
+    source = _get(data, "source", "")
+    if isinstance(source, str) and source.startswith(("http://", "https://")) and not _get(data, "sha256"):
+        return [Trouble(("sha256",), "is missing: what comes from an address must be checked", "sha256sum prints it")]
+    return []
 
 
 def registry(data: Any) -> list[Trouble]:
@@ -93,6 +102,9 @@ def k3s(data: Any) -> list[Trouble]:
         what = f"needs v1.32 or newer, not {wanted}: older drivers want the credential on every worker"
         found.append(Trouble(("openstack",), what, "take a newer version, or leave it out", key=True))
     found += _checked(data, wanted if numbers else "")
+    for index, image in enumerate(_list(data, "images")):
+        if not isinstance(image, str) and not any(_get(image, key) for key in ("source", "url", "path")):
+            found.append(Trouble(("images", index, "source"), "is missing", "the archive's address, or its path"))
     pods, services = (_network(data, key, default) for key, default in _NETWORKS)
     if pods and services and pods.overlaps(services):
         found.append(Trouble(("service_network",), f"overlaps pod_network, {pods}", "take another one"))

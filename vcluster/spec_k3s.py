@@ -51,7 +51,7 @@ class FileSpec(Model):
 
     @classmethod
     def _cross(cls, data: Any) -> list[Trouble]:
-        return spec_cross.image(data)
+        return cross.file(data)
 
     @model_validator(mode="after")
     def _measured(self) -> FileSpec:

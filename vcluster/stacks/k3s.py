@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from vcluster.k3s_ca import AUTHORITIES, authority
 from vcluster.model import Role, Slot
-from vcluster.stacks import k3s_config
+from vcluster.stacks import k3s_cloud, k3s_config, k3s_gpu, k3s_registries
 from vcluster.stacks.base import Site
-from vcluster.stacks.k3s_config import BACKEND_PORTS, SERVERS, servers
+from vcluster.stacks.k3s_config import BACKEND_PORTS, SERVERS, components, servers
 from vcluster.stacks.machines import LIBRARY, UNITS, MachineStack, Template
 from vcluster.stacks.userdata import File
 
@@ -59,8 +59,11 @@ class K3sStack(MachineStack):
                 "services": spec.service_network,
                 "udp": BACKEND_PORTS[spec.backend],
                 "registry": spec.embedded_registry,
+                "balancers": spec.openstack.given and spec.openstack.load_balancers,
             },
             "program": _fetched(source, checksum),
+            # On OpenStack a node is known by its machine's uuid.
+            "provider_id": k3s_cloud.PROVIDER_ID if any(k3s_cloud.machine_files(site.spec)) else "",
             "server_name": SERVERS,
             "servers": servers(site),
             "setup": site.spec.setup.workers if kind == AGENT else site.spec.setup.head,
@@ -77,8 +80,12 @@ class K3sStack(MachineStack):
 
     def _data(self, site: Site, kind: str, values: Mapping[str, Any]) -> Iterator[File]:
         del values
+        yield from k3s_cloud.machine_files(site.spec)
+        yield from k3s_registries.files(site)
         if kind == AGENT:
             return
+        yield from k3s_cloud.files(site, components(site.spec))
+        yield from k3s_gpu.gpu_files(site)
         facts = {"head": site.slots[0].name, "servers": servers(site), "founded": site.founded}
         yield File(f"{ETC}/join.json", json.dumps(facts, indent=1) + "\n")
         for name in AUTHORITIES:

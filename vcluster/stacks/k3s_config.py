@@ -14,6 +14,7 @@ import yaml
 from vcluster.k3s_ca import agent_token, join_token, server_token
 from vcluster.k3s_checks import COMPONENTS
 from vcluster.model import Role, Slot
+from vcluster.stacks import k3s_cloud
 
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
@@ -76,6 +77,7 @@ def server(site: Site, slot: Slot) -> str:
     }
     if leases := _leases(site):
         config |= {f"kube-{name}-arg": leases for name in _LEADERS}
+    config |= k3s_cloud.server_options(spec)
     if without := [name for name in COMPONENTS if name not in components(spec)]:
         config["disable"] = without
     if options.embedded_registry:
@@ -100,7 +102,9 @@ def agent(site: Site, slot: Slot) -> str:
 
 
 def _node(site: Site, slot: Slot) -> dict[str, Any]:
+    kubelet = k3s_cloud.kubelet_args(site.spec)
     return {
+        **({"kubelet-arg": kubelet} if kubelet else {}),
         "node-name": slot.name,
         "node-ip": site.ports[slot.name].address,
         "flannel-iface": INTERFACE,
