@@ -82,6 +82,7 @@ class Result:
     seconds: float
     status: Status
     hub: Any = None
+    scheduler: str = "slurm"
 
 
 def machines() -> tuple[MachineStatus, ...]:
