@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from k3s_machines_kit import KEYS, THREE, certificate_files, config_of, files_of, holds, leaf, server_context, site, text_of
+from k3s_machines_kit import (
+    KEYS,
+    THREE,
+    certificate_files,
+    config_of,
+    files_of,
+    holds,
+    leaf,
+    server_context,
+    site,
+    text_of,
+)
 from slurm_kit import SECRET
 
 from vcluster.k3s_ca import AUTHORITIES, agent_token, authority, join_token, server_token
