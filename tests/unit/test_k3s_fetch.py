@@ -43,7 +43,7 @@ def web() -> Iterator[Web]:
     class Handler(Quiet):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802 - named by the library
             made.asked.append(self.path)
             self.close_connection = True
             given = made.files.get(self.path, [])
@@ -169,15 +169,13 @@ def test_a_draft_of_an_earlier_boot_is_no_hindrance(machine: Machine, web: Web) 
 @pytest.mark.parametrize("head", [False, True])
 def test_what_cannot_be_had_is_said_and_leaves_nothing(machine: Machine, web: Web, head: bool) -> None:
     web.files = {"/k3s": [WRONG]}
-    with pytest.raises(SystemExit, match="^k3s cannot be had: http"):
+    with pytest.raises(SystemExit, match=r"^k3s cannot be had: http"):
         machine.get(web.url("/k3s"), head=head)
     assert (machine.holds("bin"), machine.holds("store")) == ([], [])
     assert not machine.target.with_name(".k3s.draft").exists()
 
 
-def test_the_head_waits_for_what_it_is_handed(
-    machine: Machine, web: Web, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_head_waits_for_what_it_is_handed(machine: Machine, web: Web, capsys: pytest.CaptureFixture[str]) -> None:
     def handed(naps: int) -> None:
         if naps == 3:
             (machine.folder / "store" / SHA).write_bytes(CONTENT)
