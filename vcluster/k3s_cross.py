@@ -127,9 +127,10 @@ _NETWORKS = (("pod_network", "10.42.0.0/16"), ("service_network", "10.43.0.0/16"
 
 
 def _network(data: Any, key: str, default: str) -> ipaddress.IPv4Network | None:
+    value = _get(data, key, default)
     try:
-        return ipaddress.IPv4Network(_get(data, key, default))
-    except ValueError:
+        return ipaddress.IPv4Network(checks.pod_network(value)) if isinstance(value, str) else None
+    except RefusedError:
         return None
 
 
