@@ -19,7 +19,7 @@ from vcluster.errors import PermanentError, SpecError, UsageError
 from vcluster.events import EventHandler
 from vcluster.folder import Folder
 from vcluster.lifecycle import Lifecycle
-from vcluster.model import ClusterRef, MachineState, Role
+from vcluster.model import ClusterRef, MachineState, Observed, Role
 from vcluster.places import state_root
 from vcluster.prices import prices_of
 from vcluster.runner import Confirm
@@ -184,21 +184,23 @@ class Cluster(Lifecycle):
         confirm: Confirm | None = None,
         cancel: threading.Event | None = None,
     ) -> Result:
-        """Drain a worker, delete it and make it anew; one that failed too often gets a new budget.
+        """Drain a machine, delete it and make it anew; one that failed too often gets a new budget.
 
         Raises:
-            UsageError: no such machine, or it is the head, whose disk holds everybody's home.
+            UsageError: no such machine; or it is a head that is alone, whose disk holds everybody's home; or one of
+                several servers, of which most of the others are not on.
         """
         observed = self._observe()
         self._must_exist(observed)
         spec = self._spec(observed, boot=True)
-        if machine == Role.HEAD:
+        if machine == Role.HEAD and not spec.peers:
             raise UsageError(
                 "the head is not replaced: its disk holds /home",
                 remedy=f"save what is needed (vcluster cp), then `vcluster down {self.name}` and `vcluster up`",
             )
         if machine not in wanted_of(spec):
             raise self._no_machine(machine, observed)
+        self._must_carry(spec, machine, observed)
         there = {m.name for m in observed.machines}
         notes = {key: "" for key in observed.notes if key.startswith(NOTE_ATTEMPTS)}
         spent = {key: "" for key in notes if (name := key.removeprefix(NOTE_ATTEMPTS)) == machine or name not in there}
@@ -207,6 +209,17 @@ class Cluster(Lifecycle):
             self.cloud.annotate(self.ref, spent)
         uuids = frozenset(m.uuid for m in observed.machines if m.name == machine)
         return self._up(spec, timeout, confirm, cancel, replace_uuids=uuids)
+
+    def _must_carry(self, spec: ClusterSpec, machine: str, observed: Observed) -> None:
+        """See that a server's peers can do without it: their database needs most of all servers."""
+        servers = frozenset({str(Role.HEAD), *spec.peers}) if spec.peers else frozenset[str]()
+        on = {m.name for m in observed.machines if m.state is MachineState.ACTIVE} & servers - {machine}
+        if machine in servers and 2 * len(on) <= len(servers):
+            off = ", ".join(sorted(servers - on - {machine}))
+            raise UsageError(
+                f"{machine} is not replaced while {off} is off: Kubernetes' database needs most of its servers",
+                remedy=f"`vcluster up {self.name}` mends the others first",
+            )
 
     def rehearse(
         self,

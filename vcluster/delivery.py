@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcluster.errors import PermanentError, Problem, SpecError
+from vcluster.k3s_checks import file_sha256
 
 if TYPE_CHECKING:
     from vcluster.remote import Remote
     from vcluster.spec import ClusterSpec
+    from vcluster.spec_checks import Path as Place
+    from vcluster.spec_k3s import FileSpec
 
 __all__ = ["STORE", "HandedFile", "check", "deliver", "handed"]
 
@@ -39,19 +42,25 @@ def handed(spec: ClusterSpec | None) -> tuple[HandedFile, ...]:
 
 
 def check(spec: ClusterSpec) -> None:
-    """Say before anything is made that a file is not here.
+    """Say before anything is made that a file is not here, or is another one than the spec says.
 
     Raises:
         SpecError: with the line that names it.
     """
     if spec.scheduler != "k3s":
         return
-    named = [(("k3s", "binary"), spec.kubernetes.binary)]
-    named += [(("k3s", "images", n), file) for n, file in enumerate(spec.kubernetes.images)]  # type: ignore[misc]
+    named: list[tuple[Place, FileSpec]] = [(("k3s", "binary"), spec.kubernetes.binary)]
+    named += [(("k3s", "images", n), file) for n, file in enumerate(spec.kubernetes.images)]
     problems: list[Problem] = []
     for place, file in named:
-        if file.local and not Path(file.source).is_file():
+        if not file.local:
+            continue
+        found = file_sha256(file.source)
+        if not found:
             problems.append(spec.problem(place, f"there is no file {file.source}", "correct its path"))
+        elif found != file.sha256:
+            what = f"{file.source} has the SHA-256 {found}"
+            problems.append(spec.problem((*place, "sha256"), what, "correct it, or leave it out"))
     if problems:
         raise SpecError(problems)
 

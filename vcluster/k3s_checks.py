@@ -48,9 +48,10 @@ VERSION = r"^v1\.[0-9]{1,2}\.[0-9]{1,2}\+k3s[0-9]{1,2}$"
 COMPONENTS = ("coredns", "local-storage", "metrics-server", "servicelb", "traefik")
 _PREFIX = r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?){0,8}/)?"
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
-_TAINT = rf"({_PREFIX}{_LABEL})(=({_LABEL}))?:(NoSchedule|PreferNoSchedule|NoExecute)"
+_TAINT = rf"({_PREFIX}{_LABEL})(=({_LABEL})?)?:(NoSchedule|PreferNoSchedule|NoExecute)"
 REGISTRY = r"^(\*|[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?)$"
 HOST = r"^[a-z0-9]([a-z0-9.:-]{0,251}[a-z0-9])?$"
+_PRIVATE = [ipaddress.IPv4Network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
 _RESERVED_LABELS = ("kubernetes.io", "k8s.io", "k3s.io", "vcluster")
 
 
@@ -124,7 +125,8 @@ def pod_network(value: str) -> str:
         network = ipaddress.IPv4Network(value)
     except ValueError:
         raise RefusedError(f"must be an IPv4 network, got {show(value)}", "as in 10.42.0.0/16") from None
-    if not network.is_private or not 8 <= network.prefixlen <= 20:
+    # Not Python's "private", which loopback and link-local are too.
+    if not any(network.subnet_of(private) for private in _PRIVATE) or network.prefixlen > 20:
         raise RefusedError(f"must be a private network of /8 to /20, got {value}", "as in 10.42.0.0/16")
     return str(network)
 
@@ -161,7 +163,7 @@ def region(value: Any) -> Any:
 
 def file_source(value: str, folder: Path | None) -> str:
     """An http or https address, or a file's absolute path."""
-    if not value or re.match(r"https?://", value):
+    if not value or "://" in value:
         return checks.url(value)
     # Without a folder this text was written by vcluster, with absolute paths.
     return str(texts.locate(value, Path("/") if folder is None and value.startswith("/") else folder).absolute())

@@ -108,6 +108,9 @@ def k3s(data: Any) -> list[Trouble]:
     pods, services = (_network(data, key, default) for key, default in _NETWORKS)
     if pods and services and pods.overlaps(services):
         found.append(Trouble(("service_network",), f"overlaps pod_network, {pods}", "take another one"))
+    for index, each in enumerate(_list(data, "images")):
+        if not (each if isinstance(each, str) else any(_get(each, key) for key in _SOURCES)):
+            found.append(Trouble(("images", index, "source"), "is missing", "its address, or its path"))
     names = [_get(each, "name") for each in _list(data, "registries")]
     for index, name in enumerate(names):
         if name == "*" and numbers and not knows_any_registry(numbers):
@@ -119,20 +122,22 @@ def k3s(data: Any) -> list[Trouble]:
     return found
 
 
+_SOURCES = ("source", "url", "path")
 _NETWORKS = (("pod_network", "10.42.0.0/16"), ("service_network", "10.43.0.0/16"))
 
 
 def _network(data: Any, key: str, default: str) -> ipaddress.IPv4Network | None:
+    value = _get(data, key, default)
     try:
-        return ipaddress.IPv4Network(_get(data, key, default))
-    except ValueError:
+        return ipaddress.IPv4Network(checks.pod_network(value)) if isinstance(value, str) else None
+    except RefusedError:
         return None
 
 
 def _checked(data: Any, version: str) -> Iterator[Trouble]:
     """What a release's own address gives is checked; of the default version the checksum is known."""
     binary = _get(data, "binary", {})
-    source = binary if isinstance(binary, str) else any(_get(binary, key) for key in ("source", "url", "path"))
+    source = binary if isinstance(binary, str) else any(_get(binary, key) for key in _SOURCES)
     if version and not source and not _get(binary, "sha256") and version not in checks.KNOWN:
         remedy = "binary: {sha256: …}, from sha256sum-amd64.txt of the release"
         yield Trouble(("version",), f"nothing is known of {version} to check its binary by", remedy)

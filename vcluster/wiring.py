@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,8 @@ def goal_of(
     _check_flavors(spec, cloud)
     slots = spec.slots(cloud.flavor)
     layout = _layout(spec, cloud, ref, observed, slots)
+    known = (network.cidr for network in (*observed.networks, layout.network) if network)
+    check_apart(spec, [*known, *(part.detail.get("cidr", "") for part in layout.parts), *cloud.guarded])
     notes = lifetime_notes(spec, observed.notes, cloud.now())
     return Goal(
         Power.RUNNING,
@@ -66,6 +69,29 @@ def goal_of(
         doors=forwarded(spec),
         peers=frozenset(spec.peers),
     )
+
+
+def check_apart(spec: ClusterSpec, others: Iterable[str]) -> None:
+    """Refuse networks of pods and services that machines take for the way to something else.
+
+    Args:
+        others: the machines' own network and addresses that only root may reach; empty ones are not known yet.
+
+    Raises:
+        SpecError: names the field.
+    """
+    if spec.scheduler != "k3s":
+        return
+    networks = [ipaddress.ip_network(other, strict=False) for other in others if other]
+    problems: list[Problem] = []
+    for key in ("pod_network", "service_network"):
+        mine = ipaddress.ip_network(getattr(spec.kubernetes, key))
+        taken = next((other for other in networks if other.version == 4 and other.overlaps(mine)), None)
+        if taken is not None:
+            what = f"{mine} overlaps {taken}, which machines reach otherwise"
+            problems.append(spec.problem(("k3s", key), what, "take another one"))
+    if problems:
+        raise SpecError(problems)
 
 
 def _minimum(spec: ClusterSpec) -> dict[str, int]:
@@ -221,6 +247,7 @@ def renderer_of(spec: ClusterSpec, slots: tuple[Slot, ...], ref: ClusterRef, fol
         identities = {name: Port(p.uuid, p.tag, p.name, p.address, p.mac) for name, p in ports.items()}
         with lock:
             if not last or last[0][0] != (identities, founded):
+                check_apart(spec, [network.cidr])  # made by the cloud a moment ago, perhaps
                 site = Site(ref, spec, network, slots, identities, keyring, cloud.guarded, secrets, founded)
                 last[:] = [((identities, founded), site)]
             site = last[0][1]

@@ -1,0 +1,236 @@
+"""Before a server starts: it begins the cluster or joins the one that is there, and never founds a second one."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from cryptography import x509
+from k3s_machines_kit import load, server_context, tls_folder
+from kubernetes_kit import Kubernetes, serving
+
+from vcluster.secrets import Keyring
+
+CONFIG = "token: hush\nnode-name: me\ntls-san:\n- head\ndisable:\n- traefik\n"
+SERVERS = {"head": "10.77.0.10", "head-2": "10.77.0.11", "head-3": "10.77.0.12"}
+
+
+class StillWaitingError(Exception):
+    """It waits, and would for ever."""
+
+
+@dataclass
+class Host:
+    """A server that boots, and what it does while it waits.
+
+    Attributes:
+        ports: where on the loopback the servers at these addresses are; nobody is at others.
+        waited: called each time that it waits, with how often it did before.
+        asked: the URLs that it asked.
+    """
+
+    program: ModuleType
+    folder: Path
+    ports: dict[str, int] = field(default_factory=dict)
+    waited: Any = None
+    asked: list[str] = field(default_factory=list)
+    naps: int = 0
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.yaml"
+
+    def boot(self, name: str, *, founded: bool = False, servers: dict[str, str] | None = None) -> list[str]:
+        """Run the program; gives the lines that it added."""
+        facts = {"head": "head", "servers": servers or SERVERS, "founded": founded}
+        (self.folder / "join.json").write_text(json.dumps(facts))
+        self.program.socket.gethostname = lambda: name
+        self.naps = 0
+        self.program.main()
+        return [line for line in self.config.read_text().splitlines() if line not in CONFIG.splitlines()]
+
+    def sleep(self, seconds: float) -> None:
+        self.naps += 1
+        if self.naps > 5:
+            raise StillWaitingError
+        if self.waited is not None:
+            self.waited(self.naps)
+
+    def urlopen(self, asked: Any, **more: Any) -> Any:
+        """The real one, led to the loopback."""
+        url = asked if isinstance(asked, str) else asked.full_url
+        method = "GET" if isinstance(asked, str) else asked.get_method()
+        self.asked.append(f"{method} {url}")
+        address = url.removeprefix("https://").partition(":")[0]
+        if address not in self.ports:
+            raise urllib.error.URLError("nobody is there")
+        moved = url.replace(f"{address}:6443", f"127.0.0.1:{self.ports[address]}")
+        return urllib.request.urlopen(urllib.request.Request(moved, method=method), **more)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    module = load("join", monkeypatch)
+    made = Host(module, tmp_path)
+    tls_folder(tmp_path / "server")
+    made.config.write_text(CONFIG)
+    made.config.chmod(0o600)
+    monkeypatch.setattr(module, "DATA", tmp_path / "server")
+    monkeypatch.setattr(module, "MEMBER", tmp_path / "server/db/etcd/member")
+    monkeypatch.setattr(module, "FACTS", tmp_path / "join.json")
+    monkeypatch.setattr(module, "CONFIG", made.config)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: made.naps, sleep=made.sleep, time=lambda: 7))
+    monkeypatch.setattr(module, "socket", SimpleNamespace())
+    requests = SimpleNamespace(urlopen=made.urlopen, Request=urllib.request.Request)
+    monkeypatch.setattr(module, "urllib", SimpleNamespace(error=urllib.error, request=requests))
+    folders = SimpleNamespace(TemporaryDirectory=lambda dir: tempfile.TemporaryDirectory(dir=tmp_path))  # noqa: A006
+    monkeypatch.setattr(module, "tempfile", folders)
+    return made
+
+
+@pytest.fixture
+def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubernetes]:
+    """A server of this cluster that is on, and knows the machine that had the name before."""
+    context = server_context(tmp_path_factory.mktemp("peer"))
+    with serving(Kubernetes(nodes={name: {"metadata": {"name": name}} for name in SERVERS}), context) as running:
+        yield running
+
+
+def test_the_head_of_a_new_cluster_begins(host: Host) -> None:
+    assert host.boot("head") == ["cluster-init: true"]
+    assert host.asked == ["GET https://10.77.0.11:6443/ping", "GET https://10.77.0.12:6443/ping"]
+
+
+def test_a_head_that_is_alone_begins_and_asks_nobody(host: Host) -> None:
+    assert host.boot("head", servers={"head": "10.77.0.10"}) == ["cluster-init: true"]
+    assert host.asked == []
+
+
+@pytest.mark.parametrize("name", ["head", "head-2"])
+@pytest.mark.parametrize("founded", [False, True])
+def test_who_has_a_database_goes_on_with_it(host: Host, name: str, founded: bool, peer: Kubernetes) -> None:
+    host.program.MEMBER.mkdir(parents=True)
+    host.ports = dict.fromkeys(SERVERS.values(), peer.port)
+    assert host.boot(name, founded=founded) == ["cluster-init: true"]
+    assert host.asked == []
+    assert set(peer.nodes) == set(SERVERS)
+
+
+@pytest.mark.parametrize(("name", "founded"), [("head", True), ("head-2", False), ("head-2", True)])
+def test_whoever_else_is_the_first_waits_for_another(host: Host, name: str, founded: bool) -> None:
+    with pytest.raises(StillWaitingError):
+        host.boot(name, founded=founded)
+    assert host.config.read_text() == CONFIG
+    own = SERVERS[name]
+    assert not [url for url in host.asked if own in url]
+
+
+@pytest.mark.parametrize(("name", "founded"), [("head", True), ("head-3", False)])
+def test_a_server_that_comes_later_is_joined(host: Host, name: str, founded: bool, peer: Kubernetes) -> None:
+    def comes(naps: int) -> None:
+        if naps == 3:
+            host.ports = {"10.77.0.11": peer.port}
+
+    host.waited = comes
+    assert host.boot(name, founded=founded) == ["server: https://10.77.0.11:6443"]
+
+
+@pytest.mark.parametrize("founded", [False, True])
+def test_a_head_that_was_lost_is_forgotten_first_and_then_joins(host: Host, founded: bool, peer: Kubernetes) -> None:
+    """Not founded: it was lost before the cluster was ever ready, and the others are on."""
+    host.ports = {"10.77.0.12": peer.port}
+    before: list[str] = []
+    peer.after = lambda: before.append(host.config.read_text())
+    peer.lingers = 1
+    assert host.boot("head", founded=founded) == ["server: https://10.77.0.12:6443"]
+    assert set(peer.nodes) == {"head-2", "head-3"}
+    assert peer.said("DELETE") == ["/api/v1/nodes/head"] * 3  # until it is gone
+    assert before == [CONFIG] * 3
+    assert set(peer.clients[1:]) == {"system:masters"}
+
+
+def test_a_server_that_is_new_joins_at_once(host: Host, peer: Kubernetes) -> None:
+    del peer.nodes["head-2"]
+    host.ports = {"10.77.0.10": peer.port}
+    assert host.boot("head-2") == ["server: https://10.77.0.10:6443"]
+    assert (peer.said("DELETE"), host.naps) == (["/api/v1/nodes/head-2"], 0)
+
+
+def test_a_server_that_starts_itself_is_waited_for(host: Host, peer: Kubernetes) -> None:
+    host.ports = {"10.77.0.11": peer.port}
+    peer.status = 503
+
+    def starts(naps: int) -> None:
+        peer.status = 503 if naps < 3 else 0
+
+    host.waited = starts
+    assert host.boot("head") == ["server: https://10.77.0.11:6443"]
+    assert "head" not in peer.nodes
+
+
+def test_a_server_that_breaks_off_is_asked_again(host: Host, peer: Kubernetes) -> None:
+    host.ports = {"10.77.0.11": peer.port}
+    peer.after = host.ports.clear
+
+    def back(naps: int) -> None:
+        host.ports = {"10.77.0.11": peer.port}
+
+    host.waited = back
+    assert host.boot("head") == ["server: https://10.77.0.11:6443"]
+
+
+def test_a_server_that_does_not_forget_is_told_of_and_systemd_tries_again(
+    host: Host, peer: Kubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.ports = {"10.77.0.11": peer.port}
+    peer.lingers = 1000
+    monkeypatch.setattr(host.program, "GONE", 3)
+    with pytest.raises(SystemExit, match=r"10\.77\.0\.11 does not forget head"):
+        host.boot("head", founded=True)
+    assert host.config.read_text() == CONFIG
+
+
+def test_a_server_of_another_cluster_is_nobody(host: Host, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("stranger")
+    with serving(Kubernetes(nodes={"head": {}}), server_context(folder, Keyring(bytes(32)))) as stranger:
+        host.ports = {"10.77.0.11": stranger.port}
+        assert host.boot("head") == ["cluster-init: true"]
+        assert stranger.asked == []
+
+
+def test_each_start_says_it_once_and_keeps_the_rest(host: Host, peer: Kubernetes) -> None:
+    host.ports = {"10.77.0.11": peer.port}
+    assert host.boot("head", founded=True) == ["server: https://10.77.0.11:6443"]
+    peer.nodes["head"] = {}  # it joined, and died before it had a database
+    host.ports = {"10.77.0.12": peer.port}
+    assert host.boot("head", founded=True) == ["server: https://10.77.0.12:6443"]
+    host.program.MEMBER.mkdir(parents=True)
+    for _ in range(2):
+        assert host.boot("head", founded=True) == ["cluster-init: true"]
+        assert host.config.read_text() == f"{CONFIG}cluster-init: true\n"
+        assert host.config.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in host.folder.iterdir()) == ["config.yaml", "join.json", "server"]
+
+
+def test_its_credential_is_one_that_servers_believe(host: Host, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    certificate, key = host.program.credential(folder)
+    command = ["openssl", "verify", "-CAfile", str(tmp_path / "server/tls/client-ca.crt"), certificate]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{certificate}: OK\n")
+    read = x509.load_pem_x509_certificate(Path(certificate).read_bytes())
+    assert read.subject.rfc4514_string() == "CN=vcluster:join,O=system:masters"
+    assert (read.not_valid_after_utc - read.not_valid_before_utc).days == 1
+    assert Path(key).stat().st_mode & 0o077 == 0
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key)
