@@ -66,11 +66,13 @@ class Verb(StrEnum):
 class Wave(IntEnum):
     """The order of a plan.
 
-    KEEP comes before anything is deleted: what shall stay must not go with its machine. Security groups go last: their
-    tags carry the notes, on a network that is not ours there is nothing else to.
+    KEEP comes before anything is deleted: what shall stay must not go with its machine. Then load balancers: traffic
+    ends before the machines do that it is for, and they hold addresses. Security groups go last: their tags carry the
+    notes, on a network that is not ours there is nothing else to.
     """
 
-    KEEP = -1
+    KEEP = -2
+    FREE_BALANCERS = -1
     REPAIR = 0
     NETWORK = 1
     SUBNET = 2

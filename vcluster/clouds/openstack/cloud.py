@@ -133,6 +133,9 @@ class OpenStackCloud:
     def observe(self, ref: ClusterRef, since: Observed | None = None) -> Observed:
         return self._observer.whole(ref) if since is None else self._observer.machines(ref, since)
 
+    def offspring(self, ref: ClusterRef) -> Sequence[Part]:
+        return ()
+
     def clusters(self) -> Sequence[ClusterSummary]:
         return summaries(self._services, self._pool)
 
