@@ -43,7 +43,8 @@ class Field:
 
     def __init__(self, bed: Bed, folder: Path) -> None:
         self.bed, self.home = bed, folder / "home"
-        self.cloud = ReadyCloud(bed.cloud(), admin=bed.admin)
+        # Slower than elsewhere: on a busy machine a load balancer takes long to go, and is gone without after a while.
+        self.cloud = ReadyCloud(bed.cloud(), admin=bed.admin, speed=4.0)
         self.public = bed.admin.network.find_network("public", ignore_missing=False).id
         self.events: list[Event] = []
         self.demo = self.cluster()
@@ -132,7 +133,8 @@ def test_ours_goes_and_every_neighbours_stays_as_it_is(field: Field) -> None:
     after = field.everything()
     assert difference(before, after) == []
 
-    done = [f"{e.action} {e.subject}" for e in field.events if isinstance(e, StepFinished) and not e.error]
+    steps = [f"{e.action} {e.subject}" for e in field.events if isinstance(e, StepFinished) and not e.error]
+    done = list(dict.fromkeys(steps))  # what takes its time to go is told again
     order = ["load balancer default/web", "machine cpu-1", "volume default/data", "security group default/web"]
     assert [step for step in done if step.removeprefix("delete ") in order] == [f"delete {thing}" for thing in order]
     assert done.index("delete load balancer default/web") < done.index("delete floating ip default/web")
