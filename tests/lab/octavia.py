@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Octavia", "octavia"]
 
-NAME = "octavia"
+NAME, KIND = "octavia", "load-balancer"
 
 
 class Octavia:
@@ -46,7 +46,9 @@ def octavia(lab: LabClient) -> Iterator[Octavia]:
     processes, (port,) = Processes(lab.root / "log"), free_ports(1)
     url = f"http://127.0.0.1:{port}"
     identity = keystone(lab.admin())
-    service = identity.create_service(type="load-balancer", name=NAME)
+    for left in identity.services(type=KIND):  # of a process that was killed, in a lab that goes on
+        identity.delete_service(left)
+    service = identity.create_service(type=KIND, name=NAME)
     try:
         for interface in ("public", "internal"):
             identity.create_endpoint(service_id=service.id, interface=interface, region_id=DIRECT, url=url)
