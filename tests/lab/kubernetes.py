@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.lab.cloud_bed import until
@@ -143,9 +144,8 @@ class Kubernetes:
             paths = [f"{path}/{uuid}" for what, uuid in self.made.items() if what.startswith(kind)]
             for one in paths:
                 cloud.delete(one + how)
-            until(
-                lambda cloud=cloud, paths=paths: all(cloud.get(p).status_code == 404 for p in paths), f"end of {kind}s"
-            )
+            for one in paths:
+                until(partial(_gone, cloud, one), f"end of a {kind}")
 
     def _octavia(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         sent = {} if body is None else {"json": {"loadbalancer": body}}
@@ -153,3 +153,7 @@ class Kubernetes:
         answer.raise_for_status()
         told: dict[str, Any] = answer.json()["loadbalancer"]
         return told
+
+
+def _gone(cloud: Any, path: str) -> bool:
+    return bool(cloud.get(path).status_code == 404)

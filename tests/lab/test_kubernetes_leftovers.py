@@ -52,7 +52,7 @@ class Field:
 
     def cluster(self, on_event: Callable[[Event], None] | None = None) -> Cluster:
         spec = ClusterSpec.from_yaml(SPEC)
-        return Cluster(spec, cloud=self.cloud, home=self.home, on_event=on_event or self.events.append)  # type: ignore[arg-type]
+        return Cluster(spec, cloud=self.cloud, home=self.home, on_event=on_event or self.events.append)
 
     @property
     def ref(self) -> ClusterRef:
@@ -184,7 +184,7 @@ def test_a_load_balancer_in_the_middle_of_a_change_is_waited_for(field: Field, b
 def test_a_load_balancer_that_is_all_that_is_left_is_found(field: Field) -> None:
     left = field.kubernetes(f"vcluster-{field.ref.id}", field.network("kube"))
     left.expose("web")
-    (found,) = clusters(cloud=field.cloud, home=field.home)  # type: ignore[arg-type]
+    (found,) = clusters(cloud=field.cloud, home=field.home)
     assert (found.ref.id, found.machines, found.headless) == (field.ref.id, 0, True)
     assert field.demo.status().state == "absent"
     assert field.demo.down().changed
@@ -201,6 +201,6 @@ def test_volumes_stay_when_asked_to_and_are_left_alone_from_then_on(field: Field
     kept["volume snapshot"] = [mine.made["snapshot old"]]
     assert field.bed.everything() == kept
     assert not field.demo.down().changed
-    assert clusters(cloud=field.cloud, home=field.home) == []  # type: ignore[arg-type]
+    assert clusters(cloud=field.cloud, home=field.home) == []
     assert field.bed.everything() == kept
     field.clear(mine)

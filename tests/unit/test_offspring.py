@@ -254,9 +254,11 @@ def test_one_that_is_deleted_for_ever_is_named_at_the_end(kind: PartKind) -> Non
     (part,) = (part for part in born(cloud).values() if part.kind is kind)
     real = cloud.delete_part
 
-    def delete(ref: ClusterRef, one: Part) -> None:
-        if one.uuid != part.uuid:
-            real(ref, one)
+    uuid = part.uuid
+
+    def delete(ref: ClusterRef, part: Part) -> None:
+        if part.uuid != uuid:
+            real(ref, part)
 
     cloud.delete_part = delete  # type: ignore[method-assign]
     said = f"{part.name} {part.uuid}: it was told to go {STAYS[kind]:.0f} s ago, and stays"
