@@ -66,11 +66,13 @@ class Verb(StrEnum):
 class Wave(IntEnum):
     """The order of a plan.
 
-    KEEP comes before anything is deleted: what shall stay must not go with its machine. Security groups go last: their
-    tags carry the notes, on a network that is not ours there is nothing else to.
+    KEEP comes before anything is deleted: what shall stay must not go with its machine. Then load balancers: traffic
+    ends before the machines do that it is for, and they hold addresses. Security groups go last: their tags carry the
+    notes, on a network that is not ours there is nothing else to.
     """
 
-    KEEP = -1
+    KEEP = -2
+    FREE_BALANCERS = -1
     REPAIR = 0
     NETWORK = 1
     SUBNET = 2
@@ -168,7 +170,7 @@ class Goal:
         began: when the run began, by the cloud's clock.
         notes: words to write as soon as the claim stands, where they are missing.
         job_patience: seconds that jobs may go on running while a cluster is stopped or shelved.
-        keep_volumes: with ABSENT, let the head's volume stay.
+        keep_volumes: with ABSENT, let the volumes stay that people have files on.
         doors: the head's ports that are for people, beside SSH.
         peers: machines that are with the head several of one kind: while most of all these are on, a head that is lost
             takes nothing with it, and is made anew to join them. Empty: everything hangs on the head.

@@ -11,6 +11,7 @@ from vcluster.errors import CancelledError, CloudError, DeadlineError, UsageErro
 from vcluster.expiry import expiry_of, lifetime_notes
 from vcluster.ledger import Ledger
 from vcluster.model import MachineState, Observed, Role
+from vcluster.offspring import Offspring
 from vcluster.outlook import Outlook, missing
 from vcluster.reconcile import ClaimedError
 from vcluster.runner import Confirm
@@ -57,9 +58,21 @@ class _Order:
 class BringUp(Outlook):
     """What :class:`vcluster.cluster.Cluster` does to make a cluster run; made with what :class:`Outlook` takes."""
 
-    def _glance(self) -> Glance:
+    def _glance(self, *, leaving: bool = False) -> Glance:
+        """Look at all of the cluster.
+
+        Args:
+            leaving: it shall go: look for what its own software made as well.
+        """
         at, began = self._clock().now(), self.cloud.now()
-        return Glance(self._observe(), began, at)
+        observed = self._observe()
+        if leaving:
+            offspring = Offspring(self.cloud, self.ref)
+            observed = offspring.beside(observed)
+            if offspring.unseen:
+                what = f"what {self.name}'s own software made on the cloud is not seen"
+                self._log(f"{what}: {offspring.unseen}", level="warning")
+        return Glance(observed, began, at)
 
     def _fresh(self, glance: Glance) -> tuple[Observed, float] | None:
         """A look that may be the first one of a run; None when it is too old for that."""

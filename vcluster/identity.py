@@ -23,7 +23,8 @@ class Role(StrEnum):
 class PartKind(StrEnum):
     """A resource beside network, ports and machines that a cloud needs for a cluster; the last part of its tag.
 
-    GATEWAY is the router's leg on the cluster's own subnet. A cloud that needs none of them has none.
+    GATEWAY is the router's leg on the cluster's own subnet. LOAD_BALANCER and SNAPSHOT (of a volume) are only ever made
+    by the cluster's own software. A cloud that needs none of them has none.
     """
 
     SUBNET = "subnet"
@@ -33,6 +34,8 @@ class PartKind(StrEnum):
     SERVER_GROUP = "server-group"
     FLOATING_IP = "floating-ip"
     VOLUME = "volume"
+    LOAD_BALANCER = "load-balancer"
+    SNAPSHOT = "snapshot"
 
 
 @lru_cache(maxsize=1024)

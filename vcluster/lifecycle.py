@@ -165,7 +165,7 @@ class Lifecycle(BringUp):
             return act, (expiry.deletion if act != "shelve" else 0.0) or now + expiry.grace
         try:
             if act == "delete":
-                self._go(Goal(Power.ABSENT), self._glance(), None, cancel, self._check_past)
+                self._go(Goal(Power.ABSENT), self._glance(leaving=True), None, cancel, self._check_past)
                 return act, expiry.deletion
             if act == "shelve":
                 self._put_on_shelf(wait_jobs, None, cancel, self._check_past)
@@ -222,14 +222,15 @@ class Lifecycle(BringUp):
         confirm: Confirm | None = None,
         cancel: threading.Event | None = None,
     ) -> Result:
-        """Delete everything that carries the cluster's tag, and the cluster's folder on this computer.
+        """Delete all of the cluster, what its own software made for it too, and its folder on this computer.
 
         Args:
-            keep_volumes: let the volume that the head boots from stay, with everybody's home on it.
+            keep_volumes: let the volume that the head boots from stay, with everybody's home on it, and the volumes
+                (and snapshots) that the cluster's own software made.
             confirm: shown every resource by UUID before the first is deleted; None agrees.
         """
         goal = Goal(Power.ABSENT, keep_volumes=keep_volumes)
-        glance = self._glance()
+        glance = self._glance(leaving=True)
         homes = _homes(glance.observed) if keep_volumes else []
         if keep_volumes and not homes:
             raise UsageError(
@@ -239,7 +240,8 @@ class Lifecycle(BringUp):
         self._ask(goal, glance.observed, confirm)
         result = self._go(goal, glance, timeout, cancel)
         for part in homes:
-            self._log(f"kept: the head's volume {part.uuid}")
+            what = f"{part.kind} {part.name}" if part.maker else "the head's volume"
+            self._log(f"kept: {what} {part.uuid}")
         return result
 
     def _go(
@@ -267,16 +269,18 @@ def _at_rest(observed: Observed) -> bool:
 
 
 def _homes(observed: Observed) -> list[Part]:
-    """The volumes with everybody's home: the head's own, whatever else bears its name from an earlier life.
+    """What people have files on: the head's own volume, whatever else bears its name from an earlier life, and what the
+    cluster's own software made for that.
 
     One that is marked as kept counts as well, so that a run that was killed can be repeated.
     """
-    volumes = [part for part in observed.parts if part.kind is PartKind.VOLUME and part.name == Role.HEAD]
+    theirs = [part for part in observed.parts if part.maker and part.kind in (PartKind.VOLUME, PartKind.SNAPSHOT)]
+    volumes = [p for p in observed.parts if p.kind is PartKind.VOLUME and p.name == Role.HEAD and not p.maker]
     head = observed.head
     if head is None or head.state is MachineState.DELETING:
-        return volumes
+        return volumes + theirs
     own = [volume for volume in volumes if volume.used_by == head.uuid]
     if own or head.state is not MachineState.SHELVED:
-        return own
+        return own + theirs
     # Some clouds do not say whose volume it is while its machine is on the shelf.
-    return [volume for volume in volumes if not volume.kept and not volume.used_by]
+    return [volume for volume in volumes if not volume.kept and not volume.used_by] + theirs

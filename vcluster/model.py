@@ -168,6 +168,8 @@ class Part:
         kept: a person asked for it to stay when its cluster went.
         network: uuid of the network that a subnet or a gateway is on, else an empty string.
         status: a volume's state in the cloud's own word, for people; empty where there is none.
+        maker: the software on the cluster that made it, for people (``Kubernetes``); empty: vcluster did. Such a part
+            goes with the cluster, and is not looked at before (see :meth:`vcluster.clouds.base.Cloud.offspring`).
     """
 
     uuid: str
@@ -181,6 +183,7 @@ class Part:
     kept: bool = False
     network: str = ""
     status: str = ""
+    maker: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from vcluster.actions import Action, Goal, Plan, Power, Verb, Wave
 from vcluster.chosen import chosen_network, chosen_ports, own
 from vcluster.model import ClusterRef, Observed
+from vcluster.offspring import without_offspring
 from vcluster.plan_absent import plan_absent
 from vcluster.plan_rest import plan_rest
 from vcluster.plan_running import Running
@@ -34,9 +35,9 @@ def plan(goal: Goal, observed: Observed, ref: ClusterRef, now: float) -> Plan:
         case Power.ABSENT:
             made = plan_absent(goal, mine, now)
         case Power.STOPPED | Power.SHELVED:
-            made = plan_rest(goal, mine, now)
+            made = plan_rest(goal, without_offspring(mine), now)
         case Power.RUNNING:
-            made = Running(goal, mine, now).plan()
+            made = Running(goal, without_offspring(mine), now).plan()
     return replace(made, actions=_in_bulk(made.actions))
 
 

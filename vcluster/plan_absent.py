@@ -16,10 +16,12 @@ __all__ = ["free_networks", "free_ports", "plan_absent"]
 def plan_absent(goal: Goal, seen: Observed, now: float) -> Plan:
     """Keep what shall be kept, then delete machines, and when they are gone all that stood around them.
 
+    Load balancers that the cluster's own software made go before its machines, and the volumes that it made after them.
+
     A machine that is being deleted for long is told to go again, in this run and in each later one: a cloud whose parts
     were restarted at the wrong moment says for ever that it is being deleted, and nobody does it.
     """
-    to_keep = [part for part in seen.parts if goal.keep_volumes and _is_home(part) and not part.kept]
+    to_keep = [part for part in seen.parts if goal.keep_volumes and _holds_files(part) and not part.kept]
     gone = {part.uuid for part in to_keep} | {part.uuid for part in seen.parts if part.kept}
     keeping = [_keep(to_keep, seen)] if to_keep else []
     deleting = [
@@ -28,10 +30,10 @@ def plan_absent(goal: Goal, seen: Observed, now: float) -> Plan:
         if m.state is not MachineState.DELETING or stays(goal, m, now)
     ]
     waiting = tuple(_to_be_gone(m, stays(goal, m, now)) for m in seen.machines if m.state is MachineState.DELETING)
-    # A volume goes with its machine; those that are left go after.
+    # A volume that a machine boots from goes with it; those that are left go after.
     users = {machine.uuid for machine in seen.machines}
-    parts = [delete_part(p) for p in seen.parts if p.uuid not in gone and p.used_by not in users]
-    at_once = [action for action in parts if action.wave <= Wave.REPAIR]
+    parts = [_delete(p) for p in seen.parts if p.uuid not in gone and (p.maker or p.used_by not in users)]
+    at_once = sorted((action for action in parts if action.wave <= Wave.REPAIR), key=lambda action: action.wave)
     if waiting and not deleting:
         return Plan((*keeping, *at_once), waiting)
     later = [action for action in parts if action.wave > Wave.REPAIR]
@@ -45,8 +47,18 @@ def _to_be_gone(machine: Machine, why: str) -> str:
     return f"{machine.name} to be gone" + (f" ({machine.uuid}: {why})" if why else "")
 
 
-def _is_home(part: Part) -> bool:
-    """Whether it is the head's volume, which holds everybody's home."""
+def _delete(part: Part) -> Action:
+    if not part.maker:
+        return delete_part(part)
+    return delete_part(part, f"made by {part.maker} for this cluster", destroys_data=_holds_files(part))
+
+
+def _holds_files(part: Part) -> bool:
+    """Whether it is a volume that people have files on: the head's with everybody's home, or one of the cluster's own
+    software's, which are for nothing else.
+    """
+    if part.maker:
+        return part.kind in (PartKind.VOLUME, PartKind.SNAPSHOT)
     return part.kind is PartKind.VOLUME and part.name == Role.HEAD
 
 
@@ -55,7 +67,7 @@ def _keep(volumes: Sequence[Part], seen: Observed) -> Action:
     names, uuids = tuple(v.name for v in volumes), tuple(v.uuid for v in volumes)
     machines = sorted(seen.machines, key=lambda m: m.state is not MachineState.DELETING)
     users = {machine.name: machine.uuid for machine in machines}
-    kept = tuple(replace(v, used_by=v.used_by or users.get(v.name, "")) for v in volumes)
+    kept = tuple(v if v.maker else replace(v, used_by=v.used_by or users.get(v.name, "")) for v in volumes)
     return Action(Verb.KEEP_VOLUMES, Wave.KEEP, names, uuids, "asked for", kept=kept)
 
 

@@ -23,7 +23,9 @@ _MAKE_WAVE: Mapping[PartKind, Wave] = {
 }
 
 FREE_WAVE: Mapping[PartKind, Wave] = {
+    PartKind.LOAD_BALANCER: Wave.FREE_BALANCERS,
     PartKind.FLOATING_IP: Wave.REPAIR,
+    PartKind.SNAPSHOT: Wave.REPAIR,
     PartKind.VOLUME: Wave.FREE_PORTS,
     PartKind.GATEWAY: Wave.FREE_GATEWAY,
     PartKind.SERVER_GROUP: Wave.FREE_GATEWAY,

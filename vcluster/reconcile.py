@@ -42,10 +42,6 @@ __all__ = ["ClaimedError", "Outcome", "Reconciler", "Renderer"]
 _CREATES = (Verb.CREATE_NETWORK, Verb.CREATE_PART, Verb.CREATE_VOLUME, Verb.CREATE_PORTS, Verb.CREATE_MACHINE)
 _DRAIN_TRIES = 3
 
-_LAGS_WITHOUT_NEWS = 5
-"""After so many `down` believes its first look at nothing: who was making something when it began has ended that, which
-was seen, or obeyed (vcluster.turn). A call that takes longer and ends in the last lag is missed, as later ones are."""
-
 _CLAIM_IS_SURE = 30.0
 """Seconds after a look that showed our claim in which nobody can have taken it for abandoned: see plan_claim."""
 
@@ -109,6 +105,7 @@ class Reconciler:
             control=None if goal.power is Power.ABSENT else control,
             clock=clock.now,
             host_key=host_key,
+            leaving=goal.power is Power.ABSENT,
         )
         self._acts = Acts(
             cloud,
@@ -167,7 +164,7 @@ class Reconciler:
                     if current.claimed:
                         raise ClaimedError(current.claimed, observed)
                     if self._certain():
-                        self._left_out.check(observed, self._ref.name)
+                        self._left_out.check(observed, self._ref.name, self._view.unseen)
                         if lost := [f"{name}: {current.lost[name]}" for name in current.degraded]:
                             self._send(Log, level="warning", message=f"it goes on without {some(lost)}")
                         return Outcome(observed, self._changed, current.degraded)
@@ -192,12 +189,11 @@ class Reconciler:
         return observed, current
 
     def _certain(self) -> bool:
-        """Whether "nothing left" may be believed: what was made just before, by a killed run say, is listed late."""
-        lag = self._cloud.listing_lag
-        if self._goal.power is not Power.ABSENT or self._view.without_news >= _LAGS_WITHOUT_NEWS * lag:
+        """Whether "nothing left" may be believed."""
+        if self._goal.power is not Power.ABSENT:
             return True
         self._quiet_since = min(self._quiet_since, self._clock.now())
-        return self._clock.now() - self._quiet_since >= lag
+        return self._view.certain(self._cloud.listing_lag, self._quiet_since)
 
     # Observe and plan ----------------------------------------------------------------------------------------
 

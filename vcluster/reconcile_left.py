@@ -1,7 +1,8 @@
 """What a run goes on without because the cloud refuses it: a locked address must not keep machines running.
 
 A volume is the one thing that nothing else depends on, and the one that hangs most: while Cinder makes or deletes it,
-it cannot be deleted, and that can be for ever. So it is tried for some minutes, and then all else is done without it.
+it cannot be deleted, and that can be for ever. So it is tried for some minutes, and then all else is done without it. A
+load balancer is worse: it may hang as well, and all else comes after it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ STOP_TRIES, DELETE_TRIES = 3, 6
 VOLUME_TRIES = 9
 """The same for a volume, which makes some three minutes: as long as a large image takes on its way into one."""
 
-VOLUME_STAYS = 600.0
-"""Seconds for which a volume may be on its way out; a disk that is wiped takes its time."""
+STAYS = {PartKind.VOLUME: 600.0, PartKind.SNAPSHOT: 600.0, PartKind.LOAD_BALANCER: 300.0}
+"""What hangs, and the seconds for which it may be on its way out: a disk that is wiped takes its time."""
 
 _DELETES = frozenset({Verb.DELETE_MACHINE, Verb.DELETE_PORTS, Verb.DELETE_PART, Verb.DELETE_NETWORK})
 
@@ -70,21 +71,24 @@ class LeftOut:
         self._warn(f"{action.kind} {action.subject} {did}: {error.message}")
 
     def accepted(self, action: Action, now: float) -> None:
-        """Go on without a volume that the cloud has said long ago will go.
+        """Go on without what the cloud has said long ago will go: a volume, say.
 
         Args:
             action: one that the cloud took; it is the same again while what it is for stays.
             now: by the loop's clock, in seconds.
         """
-        if self._spares(action) and now - self._asked.setdefault(action.uuids[0], now) > VOLUME_STAYS:
-            self.add(action, ConflictError(f"it was told to go {VOLUME_STAYS:.0f} s ago, and stays"))
+        if not self._spares(action) or action.old is None:
+            return
+        longest = STAYS[action.old.kind]
+        if now - self._asked.setdefault(action.uuids[0], now) > longest:
+            self.add(action, ConflictError(f"it was told to go {longest:.0f} s ago, and stays"))
 
     def _spares(self, action: Action) -> bool:
-        """Whether it is a volume that this run can go on without. One that was used may hold files: whoever brings a
-        cluster up must not take it for a new one later.
+        """Whether it hangs now and then, and this run can go on without it. A volume that was used may hold files:
+        whoever brings a cluster up must not take it for a new one later.
         """
         part = action.old
-        if action.verb is not Verb.DELETE_PART or part is None or part.kind is not PartKind.VOLUME:
+        if action.verb is not Verb.DELETE_PART or part is None or part.kind not in STAYS:
             return False
         return self._power is not Power.RUNNING or not (part.ready or action.destroys_data)
 
@@ -106,19 +110,27 @@ class LeftOut:
         """The same actions, each port in a call of its own where that is needed."""
         return tuple(single for action in actions for single in (_singly(action) if self._singly else [action]))
 
-    def check(self, observed: Observed, name: str) -> None:
+    def check(self, observed: Observed, name: str, unseen: str) -> None:
         """At the end of a run of `down`.
 
+        Args:
+            unseen: why nobody knows what else may be left; empty where all was seen.
+
         Raises:
-            PermanentError: something stayed; names it all by uuid.
+            PermanentError: something stayed, of which it names all by uuid; or may have.
         """
         kinds = {machine.uuid: f"machine {machine.name}" for machine in observed.machines}
         kinds |= {port.uuid: f"port {port.name}" for port in observed.ports}
         kinds |= {part.uuid: f"{str(part.kind).replace('-', ' ')} {part.name}" for part in observed.parts}
         kinds |= {network.uuid: "network" for network in observed.networks if not network.foreign}
         there = {uuid: error for uuid, error in self._refused.items() if uuid in kinds}
-        if self._power is not Power.ABSENT or not there:
+        if self._power is not Power.ABSENT or not (there or unseen):
             return
+        if not there:
+            raise PermanentError(
+                f"{name} is gone, but whether its own software left something on the cloud could not be seen: {unseen}",
+                remedy=f"when the cloud can tell, `vcluster down {name}` deletes what there is",
+            )
         lines = "".join(f"\n  {kinds[uuid]} {uuid}: {error.message}" for uuid, error in there.items())
         raise PermanentError(
             f"{name} is gone but for what the cloud does not let go:{lines}",

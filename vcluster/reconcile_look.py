@@ -15,6 +15,7 @@ from vcluster.clouds.base import Cloud
 from vcluster.errors import CloudError, TemporaryError
 from vcluster.ledger import Ledger, Thing
 from vcluster.model import ClusterRef, Health, Machine, MachineState, Observed, PartKind, Role
+from vcluster.offspring import Offspring
 from vcluster.plan import own
 from vcluster.stacks.base import Control
 
@@ -22,6 +23,10 @@ __all__ = ["Look", "View", "doubts", "look_after", "suffices"]
 
 WHOLE_EVERY = 15.0
 """Seconds after which a look at the machines alone is no longer enough."""
+
+_LAGS_WITHOUT_NEWS = 5
+"""After so many `down` believes its first look at nothing: who was making something when it began has ended that, which
+was seen, or obeyed (vcluster.turn). A call that takes longer and ends in the last lag is missed, as later ones are."""
 
 TAKEN_FOR = 10.0
 """Seconds for which a caller's look is as good as one's own."""
@@ -72,7 +77,7 @@ def look_after(actions: Iterable[Action]) -> Look:
 def _look_after(action: Action) -> Look:
     if action.verb in _OF_MACHINES:
         return Look.MACHINES
-    known = action.verb in _CREATIONS | _FREES and action.wave is not Wave.CLAIM
+    known = action.verb in _CREATIONS | _FREES and action.wave not in (Wave.CLAIM, Wave.FREE_BALANCERS)
     return Look.NONE if known and not action.destroys_data else Look.WHOLE
 
 
@@ -120,6 +125,7 @@ class View:
         clock: the loop's, in seconds.
         host_key: the head's public SSH host key as this run knows it. A head that was made with another one is not
             asked: somebody else made it meanwhile, and the plan says so. Empty: whoever is there is asked.
+        leaving: the cluster shall go: what its own software made is looked at as well.
 
     Attributes:
         heard: the head itself told something at least once. That a machine failed, its console tells as well.
@@ -136,10 +142,12 @@ class View:
         control: Control | None,
         clock: Callable[[], float],
         host_key: str = "",
+        leaving: bool = False,
     ) -> None:
         self._cloud, self._ref, self._ledger = cloud, ref, ledger
         self._read, self._whole, self._clock = read, whole, clock
         self.control, self._host_key = control, host_key.split()[:2]
+        self._offspring = Offspring(cloud, ref) if leaving else None
         self._listed = Observed()
         self._health: Mapping[str, Health] = {}
         self._whole_at = float("-inf")
@@ -154,6 +162,22 @@ class View:
         """Why the head tells nothing or its Hub does not start, in brackets; empty where all is well or nobody asks."""
         why = self.control.silence if self.control is not None else ""
         return f" ({why})" if why else ""
+
+    @property
+    def unseen(self) -> str:
+        """Why nobody knows what the cluster's own software left; empty where that was seen, or nobody asks."""
+        return self._offspring.unseen if self._offspring is not None else ""
+
+    def certain(self, lag: float, since: float) -> bool:
+        """Whether "nothing is there" may be believed: what was made just before, by a killed run say, is listed late.
+
+        Args:
+            lag: the cloud's, in seconds.
+            since: when this run first saw nothing, by the loop's clock.
+        """
+        if self._offspring is not None and self._offspring.looks_again():
+            return False
+        return self.without_news >= _LAGS_WITHOUT_NEWS * lag or self._clock() - since >= lag
 
     @property
     def without_news(self) -> float:
@@ -195,7 +219,8 @@ class View:
         if how in (Look.MACHINES, Look.WHOLE):
             self._asked, began = self._clock(), self._cloud.now()
             since = None if how is Look.WHOLE else self._listed
-            self._see(self._read(lambda: own(self._cloud.observe(self._ref, since), self._ref)), began)
+            listed = self._read(lambda: own(self._cloud.observe(self._ref, since), self._ref))
+            self._see(self._offspring.beside(listed) if self._offspring and since is None else listed, began)
         if how >= Look.WHOLE:
             self._whole_at = self._clock()
             self._whole(self._listed)

@@ -134,7 +134,7 @@ def _is_left(cloud: Cloud, summary: ClusterSummary, owner: str, older_than: floa
 def _look(cloud: Cloud, ref: ClusterRef, older_than: float) -> tuple[Leftover, ...]:
     """All that is there of a cluster; nothing of one that has a head, or of which anything is young."""
     observed = own(cloud.observe(ref), ref)
-    things = _things(observed)
+    things = _things(replace(observed, parts=(*observed.parts, *cloud.offspring(ref))))
     dated = [thing.created for thing in things if thing.created]
     young = not dated or max(dated) > _now(cloud) - older_than
     return () if observed.head is not None or young else things

@@ -17,6 +17,9 @@ lab = lab_neutron:LabMechanismDriver
 
 [neutron.service_plugins]
 lab_router = lab_neutron:LabRouterPlugin
+
+[octavia.api.drivers]
+lab = lab_octavia:LabProviderDriver
 """
 
 
@@ -292,6 +295,31 @@ send_service_user_token = true
 {_tokens(lab)}"""
 
 
+def octavia(lab: Layout) -> str:
+    # Everybody in a project may have load balancers, by policy.yaml; by default only who has a role of Octavia's own.
+    return f"""[DEFAULT]
+log_file = {lab.path("log/octavia.log")}
+transport_url = fake://
+[api_settings]
+auth_strategy = keystone
+enabled_provider_drivers = lab:as if there were appliances
+default_provider_driver = lab
+{_database(lab, "octavia")}
+{_common(lab, "octavia")}
+[controller_worker]
+network_driver = allowed_address_pairs_driver
+compute_driver = compute_noop_driver
+[service_auth]
+{_account(lab)}
+[neutron]
+{_account(lab)}
+{_tokens(lab)}"""
+
+
+OCTAVIA_POLICY = """load-balancer:read: "is_admin:True or project_id:%(project_id)s"
+load-balancer:write: "is_admin:True or project_id:%(project_id)s"
+"""
+
 FOLDERS = (
     "etc/placement",
     "etc/glance",
@@ -322,6 +350,7 @@ def write(lab: Layout, venv: Path) -> None:
         "etc/neutron/ml2_conf.ini": ML2,
         "etc/nova/nova.conf": nova(lab, venv),
         "etc/cinder/cinder.conf": cinder(lab, venv),
+        "etc/octavia/octavia.conf": octavia(lab),
         "python/vcluster_lab-0.dist-info/METADATA": "Metadata-Version: 2.1\nName: vcluster-lab\nVersion: 0\n",
         "python/vcluster_lab-0.dist-info/entry_points.txt": ENTRY_POINTS,
     }
@@ -331,6 +360,7 @@ def write(lab: Layout, venv: Path) -> None:
         file.write_text(text)
     for service in ("keystone", "glance", "placement", "neutron", "nova", "cinder"):
         lab.path("etc", service, "policy.yaml").write_text("{}\n")
+    lab.path("etc/octavia/policy.yaml").write_text(OCTAVIA_POLICY)
     # Nova's WSGI entry looks for it beside nova.conf, whatever api_paste_config says.
     shutil.copy(venv / "etc/nova/api-paste.ini", lab.path("etc/nova/api-paste.ini"))
 

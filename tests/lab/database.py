@@ -11,7 +11,7 @@ from tests.lab.processes import Processes
 
 __all__ = ["DATABASES", "create_databases", "install", "sql", "start"]
 
-DATABASES = ("keystone", "glance", "placement", "neutron", "nova", "nova_api", "nova_cell0", "cinder")
+DATABASES = ("keystone", "glance", "placement", "neutron", "nova", "nova_api", "nova_cell0", "cinder", "octavia")
 
 # Whether the data survives a power cut is no question for a lab: nothing is flushed, nothing is written twice.
 SERVER = (

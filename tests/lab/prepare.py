@@ -89,8 +89,11 @@ def databases(lab: Layout, venv: Path) -> None:
     def cinder() -> None:
         run("cinder-manage", *file("cinder", "cinder.conf"), "db", "sync")
 
+    def octavia() -> None:
+        run("octavia-db-manage", *file("octavia", "octavia.conf"), "upgrade", "head")
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done in [pool.submit(step) for step in (nova, neutron, cinder, keystone, glance, placement)]:
+        for done in [pool.submit(step) for step in (nova, neutron, cinder, keystone, glance, placement, octavia)]:
             done.result()
 
 

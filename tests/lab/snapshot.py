@@ -101,6 +101,9 @@ def _listings(admin: Connection, project_id: str) -> Iterator[tuple[str, list[di
             admin.block_storage.get, f"/{path}/detail", path, _CINDER, all_tenants="1", project_id=project_id
         )
         yield kind, items
+    if any(keystone(admin).services(type="load-balancer")):
+        for kind, key in (("load balancer", "loadbalancers"), ("listener", "listeners"), ("pool", "pools")):
+            yield kind, _pages(admin.load_balancer.get, f"/lbaas/{key}", key, project_id=project_id)
     images = _pages(admin.image.get, "/images", "images", owner=project_id)
     yield "image", [image for image in images if image["owner"] == project_id]
 

@@ -21,6 +21,7 @@ NOVA = "http://nova.test/v2.1"
 NEUTRON = "http://neutron.test"
 GLANCE = "http://glance.test/v2"
 CINDER = "http://cinder.test/v3"
+OCTAVIA = "http://octavia.test"
 PROJECT, USER = "a" * 32, "b" * 32
 
 DATE = "Sun, 22 Nov 2026 12:00:00 GMT"
@@ -31,7 +32,7 @@ Answer = Callable[[Any, Any], Any]
 
 def token(services: tuple[str, ...] = ("compute", "network", "image", "volumev3"), *, scoped: bool = True) -> Any:
     """What Keystone answers to a login."""
-    urls = {"compute": NOVA, "network": NEUTRON, "image": GLANCE, "volumev3": CINDER}
+    urls = {"compute": NOVA, "network": NEUTRON, "image": GLANCE, "volumev3": CINDER, "load-balancer": OCTAVIA}
     domain = {"id": "default", "name": "Default"}
     told: dict[str, Any] = {
         "methods": ["password"],
@@ -99,6 +100,8 @@ class FakeCloud:
             (NOVA, "/os-server-groups", "server_groups"),
             (NOVA, "/flavors/detail", "flavors"),
             (CINDER, "/volumes/detail", "volumes"),
+            (CINDER, "/snapshots/detail", "snapshots"),
+            (f"{OCTAVIA}/v2.0", "/lbaas/loadbalancers", "loadbalancers"),
             (GLANCE, "/images", "images"),
             *((f"{NEUTRON}/v2.0", f"/{k.replace('_', '-')}", k) for k in NEUTRON_KINDS),
         ):
@@ -120,6 +123,9 @@ class FakeCloud:
 
     def cinder(self, method: str, path: str, *answers: Any, **answer: Any) -> Any:
         return self._set(method, CINDER + path, answers, answer)
+
+    def octavia(self, method: str, path: str, *answers: Any, **answer: Any) -> Any:
+        return self._set(method, f"{OCTAVIA}/v2.0{path}", answers, answer)
 
     def glance(self, method: str, path: str, *answers: Any, **answer: Any) -> Any:
         return self._set(method, GLANCE + path, answers, answer)
@@ -171,7 +177,7 @@ def connected(fake: FakeCloud, name: str = "js2") -> OpenStackCloud:
     cloud = OpenStackCloud.connect(name)
     services = cloud._services
     services._sleep = fake.slept.append
-    for service in (services.compute, services.network, services.image, services.volume):
+    for service in (services.compute, services.network, services.image, services.volume, services.balancer):
         service._sleep = fake.slept.append
     return cloud
 

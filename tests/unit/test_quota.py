@@ -30,10 +30,12 @@ def allowed(**limits: int) -> dict[str, Allowance]:
     return {name: Allowance(name, 1, limit) for name, limit in limits.items()}
 
 
+NOT_PARTS = (PartKind.VOLUME, PartKind.LOAD_BALANCER, PartKind.SNAPSHOT)  # made in another way, or by others alone
+
 EVERYTHING = Plan(
     (
         Action(Verb.CREATE_NETWORK, Wave.NETWORK, ("n",)),
-        *(part(kind) for kind in PartKind if kind is not PartKind.VOLUME),
+        *(part(kind) for kind in PartKind if kind not in NOT_PARTS),
         volume("cpu-1", 60),
         Action(Verb.CREATE_PORTS, Wave.PORTS, ("head", "cpu-1")),
         machine("cpu-1", 60),

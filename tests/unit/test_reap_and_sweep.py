@@ -125,10 +125,10 @@ def test_more_time_that_comes_just_before_the_deletion(home: Path, cloud: Memory
     there = cloud.resources()
     looks, glance = list[str](), Cluster._glance
 
-    def late(mine: Cluster) -> object:
+    def late(mine: Cluster, *, leaving: bool) -> object:
         looks.append(mine.name)
         demo.extend(DAY)
-        return glance(mine)
+        return glance(mine, leaving=leaving)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Cluster, "_glance", late)

@@ -168,6 +168,15 @@ class Cloud(Protocol):
         """
         ...
 
+    def offspring(self, ref: ClusterRef) -> Sequence[Part]:
+        """What the cluster's own software made for it on the cloud, each with its ``maker``; :meth:`observe` has none.
+
+        Asked for only when the cluster shall go. By the exact mark that the software writes: nothing of any other
+        cluster's, in the same project or not. :meth:`delete_part` and :meth:`keep_volumes` take these, too, and look
+        at the mark again.
+        """
+        ...
+
     def clusters(self) -> Sequence[ClusterSummary]:
         """Every vcluster cluster that the caller may see, of all creators, also those of which only leftovers exist."""
         ...
@@ -199,7 +208,7 @@ class Cloud(Protocol):
         ...
 
     def keep_volumes(self, ref: ClusterRef, parts: Sequence[Part]) -> None:
-        """Let these volumes outlive their machines and the cluster, and mark them as kept."""
+        """Let these volumes, and snapshots, outlive their machines and the cluster, and mark them as kept."""
         ...
 
     def create_ports(self, ref: ClusterRef, requests: Sequence[PortRequest]) -> Sequence[Port]:

@@ -122,6 +122,12 @@ class MemoryCloud(MemoryProject):
                 parts=self._around.pictures(ref, now),
             )
 
+    def offspring(self, ref: ClusterRef) -> Sequence[Part]:
+        """What :meth:`MemoryProject.bear` made."""
+        with self.call("offspring"):
+            self.store.age(self.now())
+            return self._around.offspring(ref, self.now())
+
     def clusters(self) -> Sequence[ClusterSummary]:
         """Every cluster that has a resource."""
         with self.call("clusters"):
@@ -239,8 +245,7 @@ class MemoryCloud(MemoryProject):
     def annotate(self, ref: ClusterRef, notes: dict[str, str]) -> None:
         """Write or remove notes."""
         with self.call("annotate"):
-            if self.parts:
-                self._around.check_notes(ref)
+            self._around.check_notes(ref)
             mine = {**self.store.notes.get(ref.id, {}), **notes}
             self.store.notes[ref.id] = {key: value for key, value in mine.items() if value}
 

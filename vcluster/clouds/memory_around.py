@@ -88,12 +88,18 @@ class Around:
     # Pictures ------------------------------------------------------------------------------------------------
 
     def pictures(self, ref: ClusterRef, now: float) -> tuple[Part, ...]:
-        """Every part of a cluster that listings show."""
-        return tuple(self.picture(listed) for listed in shown(self._store.parts.values(), ref, now))
+        """Every part of a cluster that listings show, but for what its own software made."""
+        return tuple(self.picture(one) for one in shown(self._store.parts.values(), ref, now) if not one.thing.maker)
+
+    def offspring(self, ref: ClusterRef, now: float) -> tuple[Part, ...]:
+        """What a cluster's own software made, as far as listings show it."""
+        return tuple(self.picture(one) for one in shown(self._store.parts.values(), ref, now) if one.thing.maker)
 
     def picture(self, listed: Listed[Part]) -> Part:
         """A part with what uses it, and whether it is complete."""
         part, user = listed.thing, listed.link
+        if part.maker:
+            return replace(part, used_by=self.user_of(listed), ready=listed.gone_at == FOREVER)
         ready = part.ready and listed.ready_at <= self._cloud.now() and not part.fault
         if part.kind is PartKind.FLOATING_IP:
             user = user if user in self._store.ports else ""
@@ -259,8 +265,11 @@ class Around:
                 raise ConflictError(f"delete volume {now.uuid}: it is creating")
             if user := self.user_of(listed):
                 raise ConflictError(f"{part.kind} {part.name} is in use by {user}")
+            if part.kind is PartKind.LOAD_BALANCER and self._cloud.balancer_time:
+                listed.gone_at = min(listed.gone_at, self._cloud.now() + self._cloud.balancer_time)
+                return
             del self._store.parts[part.uuid]
-            if not any(one.cluster == ref.id for one in self._carriers()):
+            if self._cloud.parts and not any(one.cluster == ref.id for one in self._carriers()):
                 self._store.notes.pop(ref.id, None)
 
     def keep(self, ref: ClusterRef, parts: Sequence[Part]) -> None:
@@ -269,17 +278,20 @@ class Around:
             for part in parts:
                 if listed := self._store.parts.get(part.uuid):
                     self._check_mine(ref, listed)
-                    if part.used_by in self._store.machines:
+                    if part.used_by in self._store.machines and not listed.thing.maker:
                         self._store.machines[part.used_by].tied = False
                     listed.thing = replace(listed.thing, kept=True)
 
     def check_notes(self, ref: ClusterRef) -> None:
-        """Notes need something to be written on."""
-        if not any(one.cluster == ref.id for one in self._carriers()):
+        """Notes need something to be written on: a security group; where there are none, what vcluster made."""
+        mine = [one.thing.maker for one in self._store.parts.values() if one.cluster == ref.id]
+        bare = bool(mine) and all(mine) and not any(one.cluster == ref.id for one in self._store.networks.values())
+        if bare or (self._cloud.parts and not any(one.cluster == ref.id for one in self._carriers())):
             raise ConflictError("nothing is there to write notes on")
 
     def _carriers(self) -> list[Listed[Part]]:
-        return [one for one in self._store.parts.values() if one.thing.kind is PartKind.SECURITY_GROUP]
+        groups = [one for one in self._store.parts.values() if one.thing.kind is PartKind.SECURITY_GROUP]
+        return [one for one in groups if not one.thing.maker]
 
     def _check_mine(self, ref: ClusterRef, listed: Listed[Part]) -> None:
         if listed.cluster != ref.id:
@@ -288,10 +300,12 @@ class Around:
     def user_of(self, listed: Listed[Part]) -> str:
         """What must go before a part can."""
         part, parts = listed.thing, self._store.parts.values()
+        if part.maker:
+            of_it = (one.thing.uuid for one in parts if one.link == part.uuid)
+            return listed.link if listed.link in self._store.machines else next(of_it, "")
         match part.kind:
             case PartKind.SUBNET:
-                gateway = any(p.thing.kind is PartKind.GATEWAY and p.subnet == part.uuid for p in parts)
-                return self._on_subnet(part.uuid) or ("a router" if gateway else "")
+                return self._on_subnet(part.uuid) or self._at_subnet(listed)
             case PartKind.ROUTER:
                 return "a subnet" if any(p.link == part.uuid for p in parts) else ""
             case PartKind.GATEWAY:
@@ -300,10 +314,17 @@ class Around:
                 return next((p.link for p in parts if p.thing.kind is PartKind.FLOATING_IP and p.link in near), "")
             case PartKind.VOLUME:
                 return self._machine_with(part.uuid)
-            case PartKind.SECURITY_GROUP:
-                return self.picture(listed).used_by
             case _:
-                return ""
+                return self.picture(listed).used_by if part.kind is PartKind.SECURITY_GROUP else ""
+
+    def _at_subnet(self, subnet: Listed[Part]) -> str:
+        """What else keeps a subnet: its router's leg, and load balancers, which have an address in it."""
+        for one in self._store.parts.values():
+            if one.thing.kind is PartKind.GATEWAY and one.subnet == subnet.thing.uuid:
+                return "a router"
+            if one.thing.kind is PartKind.LOAD_BALANCER and one.cluster == subnet.cluster:
+                return one.thing.uuid
+        return ""
 
 
 def _first(ports: Iterable[Port]) -> str:

@@ -11,9 +11,9 @@ from typing import ClassVar
 from vcluster.clouds.faults import FaultScript, Trouble
 from vcluster.clouds.memory_control import MemoryControl
 from vcluster.clouds.memory_head import PretendedHead
-from vcluster.clouds.memory_store import FOREVER, Entry, Store, VirtualClock
+from vcluster.clouds.memory_store import FOREVER, Entry, Listed, Store, VirtualClock
 from vcluster.errors import PermanentError, QuotaError
-from vcluster.model import Allowance, ClusterRef, CommandResult, MachineState, Network
+from vcluster.model import Allowance, ClusterRef, CommandResult, MachineState, Network, Part, PartKind
 
 __all__ = ["MemoryProject"]
 
@@ -28,6 +28,7 @@ class MemoryProject:
         build_time: seconds from create to ACTIVE.
         ready_time: seconds from ACTIVE to the first job.
         volume_time: seconds until a volume is ready.
+        balancer_time: seconds that a load balancer takes to go.
         quota: how many machines the project may have; -1 means no limit.
         limits: how much of other resources, by the names of :class:`vcluster.model.Allowance`.
         parts: whether a cluster needs security groups, a router and so on, as on an OpenStack.
@@ -46,6 +47,7 @@ class MemoryProject:
     ready_time: float = 30.0
     delete_time: float = 2.0
     volume_time: float = 20.0
+    balancer_time: float = 8.0
     boot_timeout: float = 300.0
     quota: int = -1
     limits: dict[str, int] = field(default_factory=dict)
@@ -112,6 +114,19 @@ class MemoryProject:
         for entry in self._named(name):
             entry.gone_at = self.now()
 
+    def bear(self, ref: ClusterRef, kind: PartKind, name: str, *, used_by: str = "", maker: str = "Kubernetes") -> Part:
+        """Let a cluster's own software make something, as a Kubernetes does; it goes with ``down`` alone.
+
+        Args:
+            kind: a load balancer, a floating IP, a volume, a snapshot or a security group.
+            used_by: uuid of the machine that has a volume, or of the volume that a snapshot is of.
+        """
+        with self.lock:
+            now = self.now()
+            part = Part(self.store.uuid(), ref.tag(kind), kind, name, created=now, maker=maker)
+            self.store.parts[part.uuid] = Listed(part, ref.id, now + self.lag, used_by)
+            return part
+
     # Inside --------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -124,7 +139,7 @@ class MemoryProject:
             fault = self.faults.call(name, number, subject)
             fault.before()
             yield
-            if name not in ("observe", "observe machines", "clusters", "allowances", "zones"):
+            if name not in ("observe", "observe machines", "offspring", "clusters", "allowances", "zones"):
                 self._effects += 1
                 if self.after_effect is not None:
                     self.after_effect(self._effects)

@@ -76,9 +76,11 @@ class Listed(Generic[T]):
     """A network, port or part with the moment from which listings show it.
 
     Attributes:
-        link: uuid of what a part hangs on: a subnet's network, a gateway's router, a floating IP's port.
+        link: uuid of what a part hangs on: a subnet's network, a gateway's router, a floating IP's port, a snapshot's
+            volume; of a volume of the cluster's own software, the machine that has it.
         subnet: uuid of the subnet that a gateway is on.
         ready_at: when a part is complete, if nothing else makes it so.
+        gone_at: when a load balancer is gone that was told to go.
     """
 
     thing: T
@@ -87,6 +89,7 @@ class Listed(Generic[T]):
     link: str = ""
     subnet: str = ""
     ready_at: float = 0.0
+    gone_at: float = FOREVER
 
 
 def shown(listed: Iterable[Listed[T]], ref: ClusterRef, now: float) -> Iterator[Listed[T]]:
@@ -124,6 +127,8 @@ class Store:
                 held.thing = replace(held.thing, device="")
             if entry.tied:
                 self.parts.pop(entry.volume, None)
+        for uuid in [u for u, listed in self.parts.items() if listed.gone_at <= now]:
+            del self.parts[uuid]
 
     def cluster_of_all(self) -> Iterator[tuple[str, float]]:
         """Cluster id and time of creation of everything."""

@@ -31,6 +31,10 @@ class PlainCloud:
         """Nothing."""
         return Layout()
 
+    def offspring(self, ref: ClusterRef) -> Sequence[Part]:
+        """Nothing: there is no cloud to ask for load balancers and the like."""
+        return ()
+
     def create_part(self, ref: ClusterRef, request: PartRequest, observed: Observed) -> Part:
         """Refuse.
 

@@ -94,11 +94,13 @@ def _plan_text(name: str, view: PlanView, priced: bool) -> str:
 
 @command("down")
 @target_argument()
-@click.option("--keep-volumes", is_flag=True, help="Keep the volume that the head boots from, with everybody's home.")
+@click.option(
+    "--keep-volumes", is_flag=True, help="Keep volumes with files: the head's, if it boots from one, and a Kubernetes'."
+)
 @options(CLOUD, OWNER, YES, TIMEOUT)
 def down_(target: str, keep_volumes: bool, how: How) -> None:
-    """Shows by UUID what goes, and asks for the cluster's name. The home directories go with the head. What was there
-    before the cluster stays.
+    """Shows by UUID what goes, and asks for the cluster's name. The home directories go with the head, and the load
+    balancers and volumes that a Kubernetes made with its cluster. What was there before the cluster stays.
     """
     with running(target, how) as run:
         confirm = confirmation(run, how, typed=True)

@@ -7,6 +7,8 @@ it was listed. So it is looked at just before, and what is then asked holds only
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from vcluster.clouds.openstack import marks
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.known import Known
@@ -66,8 +68,19 @@ class Addresses:
         )["floatingip"]
         return bound
 
-    def delete(self, ref: ClusterRef, uuid: str) -> None:
+    def delete(
+        self,
+        ref: ClusterRef,
+        uuid: str,
+        *,
+        own: Callable[[Json], bool] | None = None,
+        ours: Callable[[Json], bool] = lambda _: False,
+    ) -> None:
         """Delete an address that the cluster made; gone already: no error.
+
+        Args:
+            own: whether an address is the cluster's, where the software on it made it; else its mark tells.
+            ours: whether a port without the cluster's mark is the cluster's all the same.
 
         Raises:
             PermanentError: another's port holds it, or it carries the cluster's mark no more.
@@ -76,9 +89,9 @@ class Addresses:
         told = self._look(uuid)
         if told is None:
             return
-        if not ref.owns(marks.tag_in(told.get("description"))):
+        if not (own(told) if own is not None else ref.owns(marks.tag_in(told.get("description")))):
             raise PermanentError(f"{uuid} does not carry the tag of cluster {ref.name}: it is not touched")
-        if holder := self._stranger(ref, told):
+        if holder := self._stranger(ref, told, ours):
             # All in the message: what `down` could not delete is listed without remedies.
             address = told["floating_ip_address"]
             raise PermanentError(
@@ -95,7 +108,7 @@ class Addresses:
         told: Json | None = found["floatingip"] if found is not None else None
         return told
 
-    def _stranger(self, ref: ClusterRef, told: Json) -> str:
+    def _stranger(self, ref: ClusterRef, told: Json, ours: Callable[[Json], bool] = lambda _: False) -> str:
         """Who holds the address, in words, when it is nobody of the cluster's; else an empty string.
 
         Raises:
@@ -108,7 +121,7 @@ class Addresses:
         found = self._services.network.find(f"/ports/{holder}", doing=f"look at port {holder}")
         if found is None:
             raise ConflictError(f"floating IP {told['floating_ip_address']} was bound to port {holder}, which is gone")
-        if ref.owns(marks.tag_in(found["port"].get("description"))):
+        if ref.owns(marks.tag_in(found["port"].get("description"))) or ours(found["port"]):
             return ""
         device = str(found["port"].get("device_id") or "")
         return f"port {holder}" + (f" of {device}" if device else "")

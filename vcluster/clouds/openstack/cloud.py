@@ -17,6 +17,7 @@ from vcluster.clouds.openstack.lookups import Lookups
 from vcluster.clouds.openstack.networks import Foreign
 from vcluster.clouds.openstack.notes import Notes
 from vcluster.clouds.openstack.observe import Observer
+from vcluster.clouds.openstack.offspring import Offspring
 from vcluster.clouds.openstack.parts import PartMaker
 from vcluster.clouds.openstack.power import Switch
 from vcluster.errors import CancelledError
@@ -71,7 +72,8 @@ class OpenStackCloud:
         self._layouts = LayoutMaker(services, self._lookups, foreign, self._pool)
         self._maker = Maker(services, self._lookups, known)
         self._parts = PartMaker(services, known)
-        self._remover = Remover(services, known, self._pool)
+        self._offspring = Offspring(services, known, self._pool)
+        self._remover = Remover(services, known, self._offspring, self._pool)
         self._switch = Switch(services, known, self._remover)
         self._notes = Notes(services, known)
 
@@ -132,6 +134,9 @@ class OpenStackCloud:
 
     def observe(self, ref: ClusterRef, since: Observed | None = None) -> Observed:
         return self._observer.whole(ref) if since is None else self._observer.machines(ref, since)
+
+    def offspring(self, ref: ClusterRef) -> Sequence[Part]:
+        return self._offspring.listed(ref)
 
     def clusters(self) -> Sequence[ClusterSummary]:
         return summaries(self._services, self._pool)

@@ -7,17 +7,21 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from vcluster.clouds.base import ClusterSummary
-from vcluster.clouds.openstack import marks, pictures
+from vcluster.clouds.openstack import kubernetes, marks, pictures
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.observe import server_groups, volumes
+from vcluster.clouds.openstack.offspring import balancers_or_none
 from vcluster.clouds.openstack.rest import GONE, Json
-from vcluster.model import ClusterRef, MachineState, Role
+from vcluster.model import ClusterRef, MachineState, PartKind, Role
 
 __all__ = ["summaries"]
 
 _FIELDS = ("id", "name", "description", "created_at", "tags", "device_id")
 
 _LISTED = ("/networks", "/subnets", "/routers", "/floatingips", "/ports", "/security-groups")
+
+_BORN = {"/floatingips": PartKind.FLOATING_IP, "/security-groups": PartKind.SECURITY_GROUP}
+"""What the software on a cluster makes as well, see :mod:`vcluster.clouds.openstack.kubernetes`."""
 
 EXTENSIONS = ("/routers", "/floatingips")
 """A cloud that puts machines on its own networks may do without."""
@@ -43,19 +47,25 @@ def summaries(services: Services, pool: Executor) -> list[ClusterSummary]:
     servers = pool.submit(_servers, services)
     disks = pool.submit(volumes, services)
     groups = pool.submit(server_groups, services)
-    listed = [pool.submit(_listing, services, path, project) for path in _LISTED]
+    listed = {path: pool.submit(_listing, services, path, project) for path in _LISTED}
+    balancers = pool.submit(balancers_or_none, services)
     for told in servers.result():
         _take_server(found, told)
     for told in disks.result():
         metadata: Mapping[str, str] = told.get("metadata") or {}
         if marks.KEPT not in metadata:
             _take(found, marks.signature(metadata), told)
+            _take_offspring(found, PartKind.VOLUME, told)
     for told in groups.result():
         if id_ := marks.cluster_of(str(told.get("name", ""))):
             found.setdefault(id_, _Found())
-    for answer in listed:
+    for told in balancers.result():
+        _take_offspring(found, PartKind.LOAD_BALANCER, told)
+    for path, answer in listed.items():
         for told in answer.result():
             _take_from_neutron(found, told)
+            if path in _BORN:
+                _take_offspring(found, _BORN[path], told)
     summed = [_summary(id_, seen, services) for id_, seen in found.items()]
     return sorted(summed, key=lambda s: (s.ref.name, s.ref.owner, s.ref.id))
 
@@ -82,6 +92,14 @@ def _take(found: dict[str, _Found], signature: marks.Signature | None, told: Jso
     if when := pictures.moment(told.get("created_at") or told.get("created")):
         seen.created.append(when)
     return seen
+
+
+def _take_offspring(found: dict[str, _Found], kind: PartKind, told: Json) -> None:
+    """What a cluster's own software made tells its id alone; its name is the software's."""
+    if id_ := kubernetes.id_of(kind, told):
+        seen = found.setdefault(id_, _Found())
+        if when := pictures.moment(told.get("created_at")):
+            seen.created.append(when)
 
 
 def _take_server(found: dict[str, _Found], told: Json) -> None:

@@ -92,12 +92,14 @@ class Services:
         self._identity: Identity | None = None
         self._rules: Sequence[Mapping[str, str]] | None = None
         self._volumes: bool | None = None
+        self._balancers: bool | None = None
         self.clock = Clock()
         proxies: dict[str, Callable[[], Proxy]] = {
             "compute": lambda: connection.compute,
             "network": lambda: connection.network,
             "image": lambda: connection.image,
             "block_storage": lambda: connection.block_storage,
+            "load_balancer": lambda: connection.load_balancer,
         }
         # One after the other: the SDK makes these adapters without a lock.
         making = threading.Lock()
@@ -110,6 +112,7 @@ class Services:
         self.network = Service("Neutron", partial(guarded, proxies["network"]), self.clock, sleep=self._pause)
         self.image = Service("Glance", partial(guarded, proxies["image"]), self.clock, sleep=self._pause)
         self.volume = Service("Cinder", partial(guarded, proxies["block_storage"]), self.clock, sleep=self._pause)
+        self.balancer = Service("Octavia", partial(guarded, proxies["load_balancer"]), self.clock, sleep=self._pause)
 
     @property
     def identity(self) -> Identity:
@@ -130,6 +133,14 @@ class Services:
         if self._volumes is None:
             self._volumes = self._has("block-storage")
         return self._volumes
+
+    @property
+    def has_balancers(self) -> bool:
+        """Whether there is an Octavia, and the credential's access rules, if it has any, let it be asked."""
+        if self._balancers is None:
+            there = self._has("load-balancer") and bool(self.identity)  # the rules come with the token
+            self._balancers = there and (self._rules is None or rules.allow(self._rules, "load-balancer", "GET"))
+        return self._balancers
 
     def check_may_change(self) -> None:
         """Refuse, before anything is made, a credential that cannot do all that a cluster takes.

@@ -10,6 +10,7 @@ from vcluster.clouds.openstack.addresses import Addresses
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.known import Known
 from vcluster.clouds.openstack.observe import server_groups
+from vcluster.clouds.openstack.offspring import Offspring, disk_path
 from vcluster.clouds.openstack.rest import Json, Service
 from vcluster.errors import CloudError, ConflictError, PermanentError
 from vcluster.model import ClusterRef, Part, PartKind
@@ -33,14 +34,16 @@ class Remover:
     Args:
         services: the cloud.
         known: what a listing of this run showed as ours needs no second look.
+        offspring: deletes what the cluster's own software made.
         pool: Neutron has no call for many ports.
     """
 
-    def __init__(self, services: Services, known: Known, pool: Executor) -> None:
+    def __init__(self, services: Services, known: Known, offspring: Offspring, pool: Executor) -> None:
         self._services = services
         self._known = known
         self._pool = pool
         self._addresses = Addresses(services, known)
+        self._offspring = offspring
 
     def machine(self, ref: ClusterRef, uuid: str) -> None:
         if self._known.is_own(ref, uuid) or self.is_own_server(ref, uuid):
@@ -69,8 +72,10 @@ class Remover:
         """See :meth:`vcluster.clouds.base.Cloud.delete_part`."""
         if part.kept:
             raise PermanentError(f"{part.kind} {part.uuid} was asked to stay, or was there before: it is not deleted")
-        if part.kind is PartKind.VOLUME:
-            self._volume(ref, part)
+        if part.kind in (PartKind.VOLUME, PartKind.SNAPSHOT):
+            self._disk(ref, part)
+        elif part.maker:
+            self._offspring.delete(ref, part)
         elif part.kind is PartKind.SERVER_GROUP:
             if self._known.is_own(ref, part.uuid) or self._is_own_group(ref, part.uuid):
                 self._services.compute.delete(f"/os-server-groups/{part.uuid}", doing="delete server group")
@@ -84,12 +89,13 @@ class Remover:
     def keep(self, ref: ClusterRef, parts: Sequence[Part]) -> None:
         """See :meth:`vcluster.clouds.base.Cloud.keep_volumes`. The mark comes last: a kept volume is kept in fact."""
         for part in parts:
-            if not (self._known.is_own(ref, part.uuid) or self._is_own_volume(ref, part.uuid)):
+            if not (self._known.is_own(ref, part.uuid) or self._look(ref, part) is not None):
                 continue
-            for server in self._users(ref, part):
+            for server in self._users(ref, part) if part.kind is PartKind.VOLUME else ():
                 self._untie(server, part.uuid)
+            path, key = disk_path(part.kind)
             mark = {"metadata": {marks.KEPT: "yes"}}
-            self._services.volume.post(f"/volumes/{part.uuid}/metadata", mark, doing="mark the volume as kept")
+            self._services.volume.post(f"{path}/{part.uuid}/metadata", mark, doing=f"mark the {key} as kept")
 
     # Inside ----------------------------------------------------------------------------------------------------
 
@@ -128,9 +134,20 @@ class Remover:
             raise _not_ours(ref, uuid)
         return bool(found)
 
-    def _is_own_volume(self, ref: ClusterRef, uuid: str) -> bool:
-        told = self._services.volume.find(f"/volumes/{uuid}", doing=f"look at volume {uuid}")
-        return told is not None and _check(ref, uuid, (told["volume"].get("metadata") or {}).get(marks.MARK))
+    def _look(self, ref: ClusterRef, part: Part) -> Json | None:
+        """A volume, or a snapshot, as it is now; None when it is gone.
+
+        Raises:
+            PermanentError: it is another's.
+        """
+        if part.maker:
+            return self._offspring.look(ref, part)
+        found = self._services.volume.find(f"/volumes/{part.uuid}", doing=f"look at volume {part.uuid}")
+        if found is None:
+            return None
+        told: Json = found["volume"]
+        _check(ref, part.uuid, (told.get("metadata") or {}).get(marks.MARK))
+        return told
 
     def _detach(self, ref: ClusterRef, part: Part) -> None:
         """Off its router: that deletes the port as well."""
@@ -146,22 +163,20 @@ class Remover:
             if self._services.network.find(f"/ports/{part.uuid}", doing="look at the router's port") is not None:
                 raise
 
-    def _volume(self, ref: ClusterRef, part: Part) -> None:
-        told = self._services.volume.find(f"/volumes/{part.uuid}", doing=f"look at volume {part.uuid}")
+    def _disk(self, ref: ClusterRef, part: Part) -> None:
+        told = self._look(ref, part)
         if told is None:
             return
-        volume = told["volume"]
-        metadata = volume.get("metadata") or {}
-        _check(ref, part.uuid, metadata.get(marks.MARK))
-        if marks.KEPT in metadata:
-            raise PermanentError(f"volume {part.uuid} was asked to stay: it is not deleted")
-        status = str(volume.get("status"))
+        path, key = disk_path(part.kind)
+        if marks.KEPT in (told.get("metadata") or {}):
+            raise PermanentError(f"{key} {part.uuid} was asked to stay: it is not deleted")
+        status = str(told.get("status"))
         if status == "deleting":
             return
         if status not in ("available", "error", "error_deleting", "error_restoring", "error_extending"):
             # Cinder would answer 400, which tells nothing apart.
-            raise ConflictError(f"delete volume {part.uuid}: it is {status}")
-        self._services.volume.delete(f"/volumes/{part.uuid}", doing=f"delete volume {part.uuid}")
+            raise ConflictError(f"delete {key} {part.uuid}: it is {status}")
+        self._services.volume.delete(f"{path}/{part.uuid}", doing=f"delete {key} {part.uuid}")
 
 
 def _check(ref: ClusterRef, uuid: str, text: str | None) -> bool:

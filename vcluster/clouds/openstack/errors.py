@@ -116,7 +116,7 @@ def _short(text: str) -> str:
 
 def _messages(told: object) -> Iterator[str]:
     if isinstance(told, Mapping):
-        for key in ("message", "detail", "title"):
+        for key in ("message", "detail", "title", "faultstring"):  # the last is Octavia's
             if isinstance(told.get(key), str) and told[key]:
                 # Neutron's type says "OverQuota" where its sentence need not.
                 kind = told.get("type")

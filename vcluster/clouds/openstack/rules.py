@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from vcluster.errors import PermanentError
 
-__all__ = ["CHANGES", "LOOKS", "check"]
+__all__ = ["CHANGES", "LOOKS", "allow", "check"]
 
 LOOKS = (("compute", "GET"), ("network", "GET"))
 """What every command asks: service and method."""
@@ -25,6 +25,11 @@ CHANGES = (
     ("network", "DELETE"),
 )
 """What it takes to bring a cluster up, and away again."""
+
+
+def allow(rules: Iterable[Mapping[str, str]], service: str, method: str) -> bool:
+    """Whether rules allow a method at all; a service answers one that they do not as if the token were none."""
+    return any((rule.get("service"), rule.get("method")) == (service, method) for rule in rules)
 
 
 def check(cloud: str, rules: Iterable[Mapping[str, str]], needed: Iterable[tuple[str, str]]) -> None:
