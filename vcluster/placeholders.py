@@ -46,6 +46,7 @@ def placeholders(spec: ClusterSpec, groups: frozenset[str], total: int) -> Place
         return Placeholders(0, "every worker that may ever be is there from the start, with its images")
     coming = min(size, math.ceil(size * NODE_SECONDS / ARRIVAL_SECONDS))
     told = f"a class of {size} comes within {ARRIVAL_SECONDS} s, a further worker takes {NODE_SECONDS} s"
+    told += ", so that all come before it" if coming == size else f", so that {coming} come before it"
     if coming > total:
-        told += f", and {total} fit"
+        told += f"; {total} fit"
     return Placeholders(min(coming, total), told)
