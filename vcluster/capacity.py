@@ -159,15 +159,17 @@ class Limits(NamedTuple):
         return min(limit for limit in self if limit is not None)
 
 
-def per_node(flavor: Flavor, gpus: int, profile: ProfileSpec, oversubscribe: int, scheduler: str = "slurm") -> Limits:
+def per_node(spec: ClusterSpec, flavor: Flavor, gpus: int, profile: ProfileSpec) -> Limits:
     """What a machine takes that has so many GPUs."""
+    assert spec.jupyterhub is not None
+    oversubscribe = spec.jupyterhub.cpu_oversubscribe
     by_gpu = gpus // profile.gpus if profile.gpus else None
-    if scheduler != "k3s":
+    if spec.scheduler != "k3s":
         by_cpu = oversubscribe * (flavor.cpus // profile.cpus)
         return Limits(by_cpu, int(flavor.memory * SLURM_MEMORY) // profile.memory, by_gpu)
     room = k3s_room.room(flavor)
     found = room.cpu // cpu_share(profile, oversubscribe), room.memory // profile.memory
-    by_cpu, by_memory = (min(limit, k3s_room.MOST_PODS) for limit in found)
+    by_cpu, by_memory = (min(limit, hub_storage.most_notebooks(spec)) for limit in found)
     return Limits(by_cpu, by_memory, by_gpu)
 
 
@@ -198,7 +200,7 @@ def capacity(spec: ClusterSpec, slots: Sequence[Slot]) -> Capacity | None:
         name = group_of(spec, profile)
         if name not in flavors:
             continue  # a group without room for any worker
-        limits = per_node(flavors[name], workers[name].gpus or 0, profile, hub.cpu_oversubscribe, spec.scheduler)
+        limits = per_node(spec, flavors[name], workers[name].gpus or 0, profile)
         found = GroupCapacity(
             group=name,
             profile=profile.name,
@@ -285,7 +287,8 @@ def _hopeless(spec: ClusterSpec, found: Capacity) -> Iterator[Problem]:
         index = next(n for n, profile in enumerate(hub.profiles) if profile.name == group.profile)
         key = "memory" if not group.by_memory else "cpus"
         what = f"is more than a worker of group {group.group} can give one notebook"
-        keeps = "Kubernetes keeps some" if spec.scheduler == "k3s" else "Slurm hands out 95 %"
-        more = f": {keeps} of a machine's memory" if key == "memory" else ""
+        more = ": Slurm hands out 95 % of a machine's memory" if key == "memory" else ""
+        if spec.scheduler == "k3s":
+            more = f": Kubernetes keeps some of a machine's {'memory' if key == 'memory' else 'processors'}"
         remedy = f"less {key}, or a larger flavor"
         yield spec.problem(("jupyterhub", "profiles", index, key), what + more, remedy)

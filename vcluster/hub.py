@@ -61,7 +61,6 @@ class HubDoor:
         ca: that authority's certificate, PEM; empty with a domain.
         passwords: told until somebody has seen them, and None ever after.
         problem: what could not be done with the people whom the spec does not name any more, or empty.
-        chart: the Helm chart that it comes from, on k3s, where there are no rehearsals; else empty.
     """
 
     url: str
@@ -69,7 +68,6 @@ class HubDoor:
     ca: str = field(default="", repr=False)
     passwords: HubPasswords | None = field(default=None, repr=False)
     problem: str = ""
-    chart: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the passwords: what is printed as JSON is often kept."""

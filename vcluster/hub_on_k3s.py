@@ -15,10 +15,10 @@ from vcluster.doors import url_of
 from vcluster.errors import CancelledError, DeadlineError, PermanentError, SpecError, TemporaryError, UsageError
 from vcluster.frontdoor import check_domain
 from vcluster.hub import HubDoor, HubPasswords
-from vcluster.hub_secrets import HubSecrets
 from vcluster.model import CommandResult, Endpoint, Observed
 from vcluster.plan import chosen_network, chosen_ports
 from vcluster.spec_hub_cross import PROVIDERS
+from vcluster.spec_secrets import SpecSecrets
 from vcluster.stacks import zero_to_jupyterhub as chart
 from vcluster.stacks.base import Simulated, Site
 from vcluster.stacks.hub_certificate import fingerprint, front_authority
@@ -35,10 +35,9 @@ Tell = Callable[[str, str, float], CommandResult]
 
 KUBECTL = "sudo -n /usr/local/bin/k3s kubectl"
 READY = f"{KUBECTL} -n {chart.NAMESPACE} wait --for=condition=Available --timeout=20s deployment/hub deployment/proxy"
-FAILED = (
-    f"{KUBECTL} -n {chart.SYSTEM} get helmchart {chart.RELEASE} "
-    "-o \"jsonpath={.status.conditions[?(@.type=='Failed')].status}\""
-)
+_RECORD = f"-n {chart.NAMESPACE} %s secret -l owner=helm,name={chart.RELEASE},status=failed"
+FAILED = f"{KUBECTL} {_RECORD % 'get'} -o name"
+"""helm's own record. The HelmChart says so only after a thousand tries."""
 LOOK_EVERY = 5.0
 SECONDS = 60.0
 
@@ -110,7 +109,7 @@ class ChartAccess(Access):
             self._await_chart(tell, cancel, end)
         authority = "" if spec.jupyterhub and spec.jupyterhub.domain else front_authority(site.keyring).certificate
         seal = fingerprint(authority) if authority else ""
-        return HubDoor(url, seal, authority, passwords=words, chart=f"{chart.CHART} {chart.VERSION}")
+        return HubDoor(url, seal, authority, passwords=words)
 
     def _site(self, spec: ClusterSpec, observed: Observed) -> Site:
         network = chosen_network(observed)
@@ -118,20 +117,23 @@ class ChartAccess(Access):
             raise TemporaryError(f"the network of {self.name} is not seen")
         ports, keyring = chosen_ports(observed), self.folder.keyring()
         slots = tuple(slot for slot in spec.slots(self.cloud.flavor))
-        return Site(self.ref, spec, network, slots, ports, keyring, self.cloud.guarded, HubSecrets(spec), founded=True)
+        return Site(self.ref, spec, network, slots, ports, keyring, self.cloud.guarded, SpecSecrets(spec), founded=True)
 
     def _await_chart(self, tell: Tell, cancel: threading.Event, end: float) -> None:
         clock, told = clock_of(self.cloud), False
+        kubectl = f"vcluster ssh {self.name} -- sudo k3s kubectl"
         remedy = (
-            f"`vcluster ssh {self.name} -- sudo k3s kubectl -n {chart.SYSTEM} logs job/helm-install-{chart.RELEASE}` "
-            f"says more, and `… -n {chart.NAMESPACE} get pods`; then `vcluster up` again"
+            f"`{kubectl} -n {chart.SYSTEM} logs job/helm-install-{chart.RELEASE}` says more, and `{kubectl} "
+            f"-n {chart.NAMESPACE} get pods`; then `vcluster up` again"
         )
+        again = f"; before that `{kubectl} {_RECORD % 'delete'}` has Kubernetes try again"
         while (answer := tell(READY, "", SECONDS)).exit_code:
             if not told:
                 self._log("the Hub is on its way: every worker gets the notebooks' image first")
                 told = True
-            if tell(FAILED, "", SECONDS).stdout.strip() == "True":
-                raise PermanentError("Kubernetes could not install the Hub", remedy=remedy)
+            if tell(FAILED, "", SECONDS).stdout.strip():
+                # Nothing is tried again: what there is stays as it is (failurePolicy).
+                raise PermanentError("Kubernetes could not install the Hub", remedy=remedy + again)
             if clock.now() >= end:
                 why = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
                 raise DeadlineError(f"time is up: the Hub does not run yet: {why}", remedy=remedy)

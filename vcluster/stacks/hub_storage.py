@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from vcluster.k3s_room import MOST_PODS
+from vcluster.stacks.k3s_cloud import ATTACH_LIMIT
 from vcluster.stacks.k3s_config import components
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ __all__ = [
     "NFS_OPTIONS",
     "NFS_UID",
     "database_class",
+    "most_notebooks",
     "storage_of",
     "volume_size",
     "wants_nfs",
@@ -58,6 +61,11 @@ def wants_nfs(spec: ClusterSpec) -> bool:
 def volume_size(spec: ClusterSpec) -> int:
     """MiB that each person may store, where that is kept."""
     return (spec.jupyterhub.people.quota if spec.jupyterhub else None) or DEFAULT_VOLUME
+
+
+def most_notebooks(spec: ClusterSpec) -> int:
+    """How many notebooks a worker takes, whatever its size: as many pods, and as many volumes where each has one."""
+    return min(MOST_PODS, ATTACH_LIMIT) if storage_of(spec) == CINDER else MOST_PODS
 
 
 def database_class(spec: ClusterSpec) -> str:

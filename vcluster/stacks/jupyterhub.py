@@ -240,10 +240,7 @@ def fits(spec: ClusterSpec, workers: list[Slot]) -> dict[str, int]:
     first = {group_of(spec, profile): profile for profile in reversed(hub.profiles)}
     gpus = {group.name: group.gpus or 0 for group in spec.workers}
     flavors = {slot.group: slot.flavor for slot in workers if slot.group in first}
-    return {
-        group: per_node(flavor, gpus[group], first[group], hub.cpu_oversubscribe, spec.scheduler).each
-        for group, flavor in flavors.items()
-    }
+    return {group: per_node(spec, flavor, gpus[group], first[group]).each for group, flavor in flavors.items()}
 
 
 def entry(person: Person) -> dict[str, Any]:

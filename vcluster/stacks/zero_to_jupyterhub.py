@@ -17,6 +17,7 @@ import yaml
 from vcluster.stacks import hub_storage, jupyterhub
 from vcluster.stacks.hub_certificate import front_certificate
 from vcluster.stacks.hub_storage import wants_nfs
+from vcluster.stacks.k3s_cloud import MANIFESTS
 from vcluster.stacks.userdata import File
 from vcluster.stacks.zero_to_jupyterhub_values import HOMES_CLAIM, SERVER_LABEL, values
 
@@ -33,7 +34,6 @@ RELEASE = NAMESPACE = "jupyterhub"
 SYSTEM = "kube-system"
 """Where k3s' HelmCharts and what belongs to them are."""
 
-MANIFESTS = "/var/lib/rancher/k3s/server/manifests"
 VALUES_SECRET, FRONT_SECRET = "vcluster-jupyterhub-values", "vcluster-jupyterhub-front"
 
 
@@ -114,7 +114,8 @@ def _chart(site: Site, url: str) -> dict[str, Any]:
             "chart": CHART,
             "version": VERSION,
             "targetNamespace": NAMESPACE,
-            # The default takes the release away when time is up, with everybody's volumes' claims.
+            # The default takes all of it away when time is up: the proxy, and so everybody's notebooks' way, and who
+            # was there.
             "failurePolicy": "abort",
             # Every worker pulls the notebooks' image before the first notebook.
             "timeout": "30m",
