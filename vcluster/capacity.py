@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from vcluster import k3s_room
 from vcluster.errors import Problem, SpecError
 from vcluster.model import Flavor, Role, Slot
 from vcluster.people import class_size, people
+from vcluster.placeholders import Placeholders, placeholders
 from vcluster.spec_cross import MOST_MACHINES
+from vcluster.spec_hub_k3s import first_group
+from vcluster.stacks import hub_storage
 from vcluster.stacks.slurm import SLURM_MEMORY
 
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
     from vcluster.spec_hub import HubSpec, ProfileSpec
 
-__all__ = ["Capacity", "GroupCapacity", "Proposal", "capacity", "group_of", "per_node", "refuse_too_large"]
+__all__ = [
+    "Capacity",
+    "GroupCapacity",
+    "Proposal",
+    "capacity",
+    "cpu_share",
+    "group_of",
+    "per_node",
+    "refuse_too_large",
+]
 
 MOST_SHARED = 16
 """Notebooks to a processor up to which sharing is proposed: a class seldom computes all at once."""
@@ -105,6 +118,8 @@ class Capacity:
         proposals: what would make them fit; empty where they do, and where only other flavors would help.
         others: what would fit in place of a group's notebooks: the further profiles of groups, each alone.
         homes: how people's files could fill the head's disk; empty where they cannot.
+        warnings: what else an organiser should know (k3s).
+        placeholders: pods that hold room for the class, and why so many; None on Slurm, which has none.
     """
 
     total: int
@@ -114,6 +129,8 @@ class Capacity:
     proposals: tuple[Proposal, ...] = ()
     others: tuple[GroupCapacity, ...] = ()
     homes: str = ""
+    warnings: tuple[str, ...] = ()
+    placeholders: Placeholders | None = None
 
     @property
     def room(self) -> int:
@@ -126,7 +143,7 @@ class Capacity:
 
 def group_of(spec: ClusterSpec, profile: ProfileSpec) -> str:
     """The worker group, and partition, on which a profile's notebooks run."""
-    return profile.partition or spec.workers[0].name
+    return profile.partition or spec.workers[first_group([group.name for group in spec.workers], spec.scheduler)].name
 
 
 class Limits(NamedTuple):
@@ -142,13 +159,28 @@ class Limits(NamedTuple):
         return min(limit for limit in self if limit is not None)
 
 
-def per_node(flavor: Flavor, gpus: int, profile: ProfileSpec, oversubscribe: int) -> Limits:
+def per_node(spec: ClusterSpec, flavor: Flavor, gpus: int, profile: ProfileSpec) -> Limits:
     """What a machine takes that has so many GPUs."""
-    return Limits(
-        oversubscribe * (flavor.cpus // profile.cpus),
-        int(flavor.memory * SLURM_MEMORY) // profile.memory,
-        gpus // profile.gpus if profile.gpus else None,
-    )
+    assert spec.jupyterhub is not None
+    oversubscribe = spec.jupyterhub.cpu_oversubscribe
+    by_gpu = gpus // profile.gpus if profile.gpus else None
+    if spec.scheduler != "k3s":
+        by_cpu = oversubscribe * (flavor.cpus // profile.cpus)
+        return Limits(by_cpu, int(flavor.memory * SLURM_MEMORY) // profile.memory, by_gpu)
+    room = k3s_room.room(flavor)
+    found = room.cpu // cpu_share(profile, oversubscribe), room.memory // profile.memory
+    by_cpu, by_memory = (min(limit, hub_storage.most_notebooks(spec)) for limit in found)
+    return Limits(by_cpu, by_memory, by_gpu)
+
+
+def cpu_share(profile: ProfileSpec, oversubscribe: int) -> int:
+    """Thousandths of a processor that a notebook's pod is guaranteed."""
+    return max(1, round(1000 * profile.cpus / oversubscribe))
+
+
+def _kept(flavor: Flavor, scheduler: str) -> int:
+    """MiB that a machine keeps for itself."""
+    return k3s_room.kept(flavor) if scheduler == "k3s" else flavor.memory - int(flavor.memory * SLURM_MEMORY)
 
 
 def capacity(spec: ClusterSpec, slots: Sequence[Slot]) -> Capacity | None:
@@ -168,7 +200,7 @@ def capacity(spec: ClusterSpec, slots: Sequence[Slot]) -> Capacity | None:
         name = group_of(spec, profile)
         if name not in flavors:
             continue  # a group without room for any worker
-        limits = per_node(flavors[name], workers[name].gpus or 0, profile, hub.cpu_oversubscribe)
+        limits = per_node(spec, flavors[name], workers[name].gpus or 0, profile)
         found = GroupCapacity(
             group=name,
             profile=profile.name,
@@ -180,13 +212,18 @@ def capacity(spec: ClusterSpec, slots: Sequence[Slot]) -> Capacity | None:
             cpus=profile.cpus,
             memory=profile.memory,
             gpus=profile.gpus,
-            kept=flavors[name].memory - int(flavors[name].memory * SLURM_MEMORY),
+            kept=_kept(flavors[name], spec.scheduler),
         )
         (others if any(group.group == name for group in groups) else groups).append(found)
     wanted, total = class_size(spec), sum(group.total for group in groups)
     fits = wanted <= total
     proposals = () if fits else tuple(_proposals(groups, wanted - total, hub.cpu_oversubscribe))
-    return Capacity(total, tuple(groups), wanted, fits, proposals, tuple(others), _homes(spec, hub, slots))
+    plain = Capacity(total, tuple(groups), wanted, fits, proposals, tuple(others))
+    if spec.scheduler != "k3s":
+        return replace(plain, homes=_homes(spec, hub, slots))
+    told = hub_storage.warnings(spec, max((group.each for group in groups), default=0))
+    used = frozenset(group.group for group in groups)
+    return replace(plain, warnings=tuple(told), placeholders=placeholders(spec, used, total))
 
 
 def _homes(spec: ClusterSpec, hub: HubSpec, slots: Sequence[Slot]) -> str:
@@ -251,5 +288,7 @@ def _hopeless(spec: ClusterSpec, found: Capacity) -> Iterator[Problem]:
         key = "memory" if not group.by_memory else "cpus"
         what = f"is more than a worker of group {group.group} can give one notebook"
         more = ": Slurm hands out 95 % of a machine's memory" if key == "memory" else ""
+        if spec.scheduler == "k3s":
+            more = f": Kubernetes keeps some of a machine's {'memory' if key == 'memory' else 'processors'}"
         remedy = f"less {key}, or a larger flavor"
         yield spec.problem(("jupyterhub", "profiles", index, key), what + more, remedy)

@@ -112,6 +112,8 @@ TABLE: Mapping[str, ChangeKind] = MappingProxyType(
         "jupyterhub.cpu_oversubscribe": _REFUSED,
         "jupyterhub.environment.packages": _REFUSED,
         "jupyterhub.environment.requirements": _REFUSED,
+        "jupyterhub.environment.image": _REFUSED,
+        "jupyterhub.storage": _REFUSED,
         "jupyterhub.repository.url": _REFUSED,
         "jupyterhub.repository.branch": _REFUSED,
         "jupyterhub.repository.folder": _REFUSED,

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vcluster.access import Access
 from vcluster.doors import url_of
 from vcluster.errors import (
     CancelledError,
@@ -22,9 +21,9 @@ from vcluster.errors import (
 )
 from vcluster.frontdoor import check_domain
 from vcluster.hub import Hub, HubDoor, HubPasswords, HubPerson, HubStatus, NewPerson, Removed
+from vcluster.hub_on_k3s import ChartAccess
 from vcluster.model import Endpoint, Health, MachineState, Observed
 from vcluster.people import people
-from vcluster.stacks.base import Simulated
 from vcluster.stacks.jupyterhub import entry
 
 if TYPE_CHECKING:
@@ -39,8 +38,8 @@ PROOF_SECONDS = 900.0
 LOOK_EVERY = 0.2
 
 
-class HubAccess(Access):
-    """The part of :class:`vcluster.cluster.Cluster` that is about JupyterHub."""
+class HubAccess(ChartAccess):
+    """The part of :class:`vcluster.cluster.Cluster` that is about JupyterHub, most of it about a Slurm head's."""
 
     def hub_status(self) -> HubStatus:
         """How the Hub is: up or not, who is active, how many servers run, how many more fit.
@@ -98,6 +97,8 @@ class HubAccess(Access):
             UsageError: there is no such password here, or it is too short; or as :meth:`hub_status`.
             CloudError: the head did not answer.
         """
+        if not who and (spec := self._chart_spec()):
+            return self._chart_passwords(spec)
         with self._hub() as hub:
             return hub.passwords(who, password)
 
@@ -106,14 +107,10 @@ class HubAccess(Access):
     @contextmanager
     def _hub(self, endpoint: Endpoint | None = None) -> Iterator[Hub]:
         """The Hub over one connection to the head, which is looked for where it is not given."""
-        if isinstance(self.cloud, Simulated):
-            cloud = self.cloud
-            if endpoint is None:
-                self._head_endpoint()
-            yield Hub(lambda command, stdin, _timeout: cloud.execute(self.ref, command, stdin=stdin))
-            return
-        with self._remote(endpoint or self._head_endpoint()) as remote:
-            yield Hub(lambda command, stdin, timeout: remote.run(command, stdin=stdin, timeout=timeout))
+        endpoint = endpoint or self._head_endpoint()
+        self._refuse_chart()
+        with self._head(endpoint) as tell:
+            yield Hub(tell)
 
     def _open_door(
         self,
@@ -147,6 +144,8 @@ class HubAccess(Access):
                 remedy="take the cluster down and up again",
             )
         url, wait = url_of(spec, web), cancel or threading.Event()
+        if spec.scheduler == "k3s":
+            return self._open_chart_door(spec, endpoint, web, wait, end)
         everybody = [{"name": person.name, **entry(person)} for person in people(spec)]
         for attempt in range(FRONT_TRIES):
             try:
@@ -200,6 +199,8 @@ class HubAccess(Access):
         head = observed.head
         if spec is None or spec.jupyterhub is None or head is None or head.state is not MachineState.ACTIVE:
             return None
+        if spec.scheduler == "k3s":
+            return None  # nobody on the head counts its servers
         if head.endpoint is None or observed.health.get(head.name, Health.UNKNOWN) is Health.UNKNOWN:
             return None
         try:

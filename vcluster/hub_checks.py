@@ -21,6 +21,7 @@ __all__ = [
     "each_once",
     "email",
     "folder",
+    "image",
     "line",
     "notebook_memory",
     "options",
@@ -44,6 +45,8 @@ CLIENT_ID = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$"
 DOMAIN = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 PREFIX = r"^[a-z][a-z0-9_-]{0,24}$"
 BRANCH = r"^[A-Za-z0-9_][A-Za-z0-9._/-]{0,127}$"
+_VERSION = r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|@sha256:[0-9a-f]{64})"
+IMAGE = rf"^(?!.*:latest$)[a-z0-9]([a-zA-Z0-9._:/-]{{0,253}}[a-zA-Z0-9])?{_VERSION}$"
 FOLDER = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._:@ -]{0,127}"
 _VERSIONS = r"(===|==|>=|<=|~=|!=|<|>) ?[A-Za-z0-9][A-Za-z0-9.*+!_-]{0,63}"
@@ -241,6 +244,19 @@ def branch(value: str | None) -> str | None:
 def folder(value: str | None) -> str | None:
     """The name of a folder in a home."""
     return value if value is None else _matching(FOLDER, value, "a folder's name", "one word, without a slash")
+
+
+def image(value: str | None) -> str | None:
+    """A container image that is the same one tomorrow: with a tag or a digest."""
+    if value is None:
+        return None
+    remedy = "a name with a tag, as quay.io/jupyter/scipy-notebook:2025-09-01, or with @sha256:…"
+    name, _, tag = value.rpartition("/")[2].partition(":")
+    if tag == "latest" or not (tag or "@" in name):
+        raise RefusedError(
+            f"must say which version, got {show(value)}: an image's latest is another one tomorrow", remedy
+        )
+    return _matching(IMAGE, value, "a container image", remedy)
 
 
 def span(value: object) -> str | None:

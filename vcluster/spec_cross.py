@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vcluster import k3s_cross, spec_hub_cross
+from vcluster import k3s_cross, spec_hub_cross, spec_hub_k3s
 from vcluster.spec_checks import Path, RefusedError, Trouble, seconds, show
 
 __all__ = [
@@ -120,7 +120,8 @@ def price(data: Any) -> list[Trouble]:
 
 def cluster(data: Any) -> list[Trouble]:
     """Names tell groups and users apart, there are not too many machines, and the cloud has a use for every field."""
-    found = [*_groups(data), *_users(data), *_not_local(data), *spec_hub_cross.cluster(data), *k3s_cross.cluster(data)]
+    found = [*_groups(data), *_users(data), *_not_local(data)]
+    found += [*spec_hub_cross.cluster(data), *spec_hub_k3s.cluster(data), *k3s_cross.cluster(data)]
     if _get(data, "grace_period") is not None and _get(data, "expires") is None:
         found.append(Trouble(("grace_period",), "is given without expires", "add expires, as in expires: 8h", key=True))
     return found

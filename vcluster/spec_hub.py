@@ -172,7 +172,7 @@ class ProfileSpec(Model):
 
 
 class EnvironmentSpec(Model):
-    """The Python packages that every notebook finds, beside JupyterLab."""
+    """The Python packages that every notebook finds, beside JupyterLab; on k3s the image that has them."""
 
     packages: Annotated[tuple[Annotated[Text, AfterValidator(hub.requirement)], ...], Kind("list of packages")] = Field(
         default=("numpy", "scipy", "pandas", "matplotlib"),
@@ -187,6 +187,12 @@ class EnvironmentSpec(Model):
         default=None,
         description="A requirements file, or its text; its packages come on top",
         examples=["requirements.txt"],
+    )
+    image: Annotated[Text | None, AfterValidator(hub.image), pattern(hub.IMAGE), Kind("image")] = Field(
+        default=None,
+        description="The container image that notebooks run (k3s only), with a tag other than `latest` or a digest. "
+        "Default: the chart's own, which has JupyterLab and no packages",
+        examples=["quay.io/jupyter/scipy-notebook:2025-09-01"],
     )
 
     @property
@@ -236,7 +242,9 @@ class IdleSpec(Model):
 
 
 class HubSpec(Model):
-    """JupyterHub on the head; each notebook is a Slurm job on a worker. `jupyterhub:` alone has all defaults."""
+    """JupyterHub on the head; each notebook is a Slurm job, or a pod, on a worker. `jupyterhub:` alone has all
+    defaults.
+    """
 
     domain: Annotated[Text | None, AfterValidator(hub.domain), pattern(hub.DOMAIN), Kind("name")] = Field(
         default=None,
@@ -266,6 +274,13 @@ class HubSpec(Model):
         default=1, description="How many notebooks share a processor; memory is never shared", examples=[4]
     )
     environment: EnvironmentSpec = Field(default=EnvironmentSpec(), description="What notebooks find installed")
+    storage: Annotated[Literal["none", "cinder", "nfs"] | None, Kind("kind of storage", "none, cinder or nfs")] = Field(
+        default=None,
+        description="Where files of people are (k3s only). `none`: they go with the notebook; `cinder`: each has a "
+        "volume, of `people.quota` or 5G; `nfs`: on the head's disk. Default: `cinder` where `k3s.openstack` has "
+        "a credential for volumes, else `none`",
+        examples=["none"],
+    )
     repository: RepositorySpec = Field(default=RepositorySpec(), description="Material for the class")
     idle: IdleSpec = Field(default=IdleSpec(), description="When notebooks end by themselves")
     class_size: Annotated[

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vcluster import people, spans
+from vcluster import people, spans, spec_hub_k3s
 from vcluster.spec_checks import RefusedError, Trouble, nearest, seconds, show
 
 __all__ = [
@@ -221,6 +221,7 @@ def cluster(data: Any) -> Iterator[Trouble]:
 def _profiles(data: Any, section: Any) -> Iterator[Trouble]:
     workers = _list(data, "workers") or [{}]
     groups = [_get(group, "name", "cpu") for group in workers]
+    usual = spec_hub_k3s.first_group(groups, _get(data, "scheduler"))
     limit = _get(_get(data, "slurm", {}), "max_time", "UNLIMITED")
     for index, profile in enumerate(_list(section, "profiles")):
         partition = _get(profile, "partition")
@@ -229,7 +230,7 @@ def _profiles(data: Any, section: Any) -> Iterator[Trouble]:
             yield Trouble(
                 ("profiles", index, "partition"), f"there is no group {show(partition)}", f"there is: {there}"
             )
-        elif what := _too_many_gpus(profile, workers[groups.index(partition) if partition in groups else 0]):
+        elif what := _too_many_gpus(profile, workers[groups.index(partition) if partition in groups else usual]):
             remedy = "workers[].gpus says how many each machine has; partition names another group"
             yield Trouble(("profiles", index, "gpus"), what, remedy)
         try:

@@ -70,6 +70,11 @@ TWO = "workers: [{name: a, count: 2, max_count: 4}, {name: b}]"
             {"jupyterhub.auth.password": "refused"},
         ),
         ("jupyterhub: {}", "jupyterhub: {idle: {longest: 1d}}", {"jupyterhub.idle.longest": "refused"}),
+        (
+            "scheduler: k3s\njupyterhub: {}",
+            "scheduler: k3s\njupyterhub: {storage: nfs, environment: {image: 'a/b:1'}}",
+            {"jupyterhub.storage": "refused", "jupyterhub.environment.image": "refused"},
+        ),
     ],
 )
 def test_changes(old: str, new: str, expected: dict[str, str]) -> None:

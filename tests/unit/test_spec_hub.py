@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import pytest
 
+from vcluster.capacity import group_of
 from vcluster.errors import Problem, SpecError
 from vcluster.spec import ClusterSpec
 from vcluster.spec_hub import HubSpec, ProfileSpec, SecretRef
+from vcluster.spec_hub_k3s import first_group
 
 ROOT = Path(__file__).parents[2]
 OK = "name: demo\ncloud: cloud9\n"
@@ -193,7 +195,29 @@ REST.append(
         "add a column login",
     )
 )
-TABLE = [*SECRETS, *AUTH, *PEOPLE, *REST]
+
+
+def k3s(id: str, text: str, where: str, message: str, remedy: str = "") -> Bad:  # noqa: A002
+    return Bad(f"k3s-{id}", text, where, message, remedy, "scheduler: k3s")
+
+
+IMAGE = "environment: {image: "
+K3S = [
+    Bad("storage-slurm", "storage: nfs", "storage", "means nothing with scheduler slurm", "homes are on the head"),
+    Bad("image-slurm", f"{IMAGE}'a/b:1'}}", "environment.image", "means nothing with scheduler slurm", "name packages"),
+    k3s("storage", "storage: ceph", "storage", "must be none, cinder or nfs, got 'ceph'"),
+    k3s("cinder", "storage: cinder", "storage", "cinder has nobody who makes volumes", "add k3s.openstack"),
+    k3s("quota-nfs", "{storage: nfs, people: {quota: 5G}}", "people.quota", "means nothing with storage nfs", "cinder"),
+    k3s("pam", "auth: {method: pam}", "auth.method", "pam means nothing with scheduler k3s", "no accounts on machines"),
+    k3s("packages", "environment: {packages: [xarray]}", "environment.packages", "means nothing", "name an image"),
+    k3s("pins", r'environment: {requirements: "xarray\n"}', "environment.requirements", "means nothing", "an image"),
+    k3s("image-latest", f"{IMAGE}'a/b:latest'}}", "environment.image", "which version, got 'a/b:latest'", "with a tag"),
+    k3s("image-bare", f"{IMAGE}'a.org:5000/b'}}", "environment.image", "must say which version, got 'a.org:5000/b'"),
+    k3s("image-digest", f"{IMAGE}'a/b@sha256:12'}}", "environment.image", "must be a container image, got"),
+    k3s("image-shell", f"{IMAGE}'a/b:1;id'}}", "environment.image", "must be a container image, got 'a/b:1;id'"),
+    k3s("gpus", "profiles: [{gpus: 1}]", "profiles[0].gpus", "must be 0, got 1: a worker of group 'cpu' has no GPUs"),
+]
+TABLE = [*SECRETS, *AUTH, *PEOPLE, *REST, *K3S]
 
 
 @pytest.fixture
@@ -360,3 +384,46 @@ def test_a_secret_file_is_found_beside_the_spec_and_not_read_with_it(tmp_path: P
     assert found.auth.password == SecretRef(file=str(tmp_path / "class.secret"))
     with pytest.raises(SpecError, match="names a file"):
         hub("{auth: {password: {file: class.secret}}}")
+
+
+K3S_SPEC = "name: demo\ncloud: cloud9\nscheduler: k3s\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "taken"),
+    [
+        ("v1.29.15+k3s1", False),
+        ("v1.30.11+k3s1", False),
+        ("v1.30.12+k3s1", True),
+        ("v1.31.7+k3s1", False),
+        ("v1.32.4+k3s1", True),
+        ("v1.33.0+k3s1", True),
+    ],
+)
+def test_the_hub_s_chart_takes_a_k3s_that_keeps_its_secrets(version: str, taken: bool) -> None:
+    source = f"binary: {{source: 'https://example.org/k3s', sha256: {'a' * 64}}}"
+    text = f"{K3S_SPEC}k3s: {{version: {version}, {source}}}\njupyterhub:"
+    if taken:
+        assert ClusterSpec.from_yaml(text).jupyterhub is not None
+        return
+    with pytest.raises(SpecError) as caught:
+        ClusterSpec.from_yaml(text)
+    assert [problem.where for problem in caught.value.problems] == ["k3s.version"]
+    assert "keeps no secrets" in caught.value.problems[0].message
+
+
+def test_on_k3s_notebooks_are_not_on_the_group_of_the_hub_s_own_pods() -> None:
+    groups = "workers: [{name: core}, {name: gpu, gpus: 1}]\n"
+    found = ClusterSpec.from_yaml(f"{K3S_SPEC}{groups}jupyterhub: {{profiles: [{{gpus: 1}}]}}")
+    assert found.jupyterhub is not None
+    assert (group_of(found, found.jupyterhub.profiles[0]), first_group(["core"], "k3s")) == ("gpu", 0)
+    assert first_group(["core", "cpu"], "slurm") == 0
+
+
+def test_what_k3s_alone_has_changes_no_old_digest() -> None:
+    assert hub().storage is None
+    assert hub().environment.image is None
+    assert ClusterSpec.from_yaml(f"{OK}jupyterhub: {{people: {{count: 3}}}}").digest == "9c9a6ae7e71a5970"
+    kept = ClusterSpec.from_yaml(f"{K3S_SPEC}jupyterhub: {{storage: nfs, environment: {{image: 'a/b:1'}}}}")
+    assert ClusterSpec.from_yaml(kept.to_yaml()) == kept
+    assert kept.digest != ClusterSpec.from_yaml(f"{K3S_SPEC}jupyterhub:").digest

@@ -82,7 +82,8 @@ def _plan_text(name: str, view: PlanView, priced: bool) -> str:
         lines.append(f"  notebooks: {found}")
         lines += [f"    {clean(group)}" for group in found.groups]
         lines += [f"    or {clean(group)}" for group in found.others]
-        lines += [f"    {clean(found.homes)}"] if found.homes else []
+        lines += [f"    {clean(told)}" for told in (found.homes, *found.warnings) if told]
+        lines += [f"  placeholders: {clean(found.placeholders)}"] if found.placeholders else []
     if (cost := view.cost) is not None:
         now = "" if cost.now == cost.per_hour else f" (now {cost_text(cost.now, cost.unit)})"
         total = "" if cost.total is None else f", {cost_text(cost.total, cost.unit)} until it expires"
@@ -228,8 +229,9 @@ def _ready_text(result: Result) -> str:
     usable = max(1, workers - len(result.degraded))
     work = ("run a job", f"vcluster ssh {name}{where} -- srun -N{usable} -l hostname")
     if result.scheduler == "k3s":
-        work = ("look", f"vcluster ssh {name}{where} -- sudo k3s kubectl get nodes")
-    if result.hub:  # the workers may be full of notebooks, and the job would wait
+        look = "-n jupyterhub get pods -o wide" if result.hub else "get nodes"
+        work = ("look", f"vcluster ssh {name}{where} -- sudo k3s kubectl {look}")
+    elif result.hub:  # the workers may be full of notebooks, and the job would wait
         work = ("rehearse", f"vcluster rehearse {name}{where} --users 2")
     steps = [
         *_hub_steps(result, where),
@@ -252,7 +254,9 @@ def _hub_steps(result: Result, where: str) -> list[tuple[str, str]]:
         return [*steps, ("passwords", ask)]
     if words.shared:
         steps.append(("class password", clean(words.shared)))
-    return [*steps, ("admin password", clean(words.admin)), ("again", ask)]
+    if words.admin:
+        steps.append(("admin password", clean(words.admin)))
+    return [*steps, ("again", ask)]
 
 
 def _count(number: int, noun: str) -> str:

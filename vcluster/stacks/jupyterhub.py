@@ -22,7 +22,22 @@ if TYPE_CHECKING:
     from vcluster.spec_hub import HubSpec
     from vcluster.stacks.base import Site
 
-__all__ = ["FOLDER", "HUB_PORT", "PROXY_PORT", "configure", "entry", "facts", "files", "installed", "shared_nodes"]
+__all__ = [
+    "FOLDER",
+    "HUB_PORT",
+    "PROXY_PORT",
+    "auth_facts",
+    "configure",
+    "entry",
+    "facts",
+    "files",
+    "fits",
+    "installed",
+    "login_programs",
+    "passwords",
+    "people_list",
+    "shared_nodes",
+]
 
 FOLDER = "/etc/vcluster/hub"
 """On the head, for root and the Hub: facts, people and passwords."""
@@ -149,8 +164,8 @@ def files(site: Site, role: Role, values: Mapping[str, Any]) -> Iterator[File]:
     for name in (*_ON_HEAD, *_OF_THE_WAY.get(hub.auth.method, ())):
         yield File(f"{LIBRARY}/{name}", lean(render(f"jupyterhub/{name}")))
     yield _data("hub.json", facts(site))
-    yield _list(site.spec)
-    yield _data("passwords.initial.json", _passwords(site))
+    yield File(f"{FOLDER}/people.initial.json", people_list(site.spec), 0o640)
+    yield _data("passwords.initial.json", passwords(site))
     yield from _secrets(site, hub)
 
 
@@ -159,7 +174,7 @@ def facts(site: Site) -> dict[str, Any]:
     spec, hub = site.spec, site.spec.jupyterhub
     assert hub is not None
     head, *workers = site.slots
-    auth, repository, fits = hub.auth, hub.repository, _fits(spec, workers)
+    repository, fitting = hub.repository, fits(spec, workers)
     return {
         "cluster": spec.name,
         "head": {"name": head.name, "address": site.ports[head.name].address},
@@ -167,8 +182,8 @@ def facts(site: Site) -> dict[str, Any]:
         "ports": {"hub": HUB_PORT, "proxy": PROXY_PORT, "api": API_PORT},
         "class_size": class_size(spec),
         "quota_mib": hub.people.quota,
-        "capacity": sum(fits[slot.group] for slot in workers if slot.group in fits),
-        "fits": fits,
+        "capacity": sum(fitting[slot.group] for slot in workers if slot.group in fitting),
+        "fits": fitting,
         "profiles": [
             {
                 "name": profile.name,
@@ -182,17 +197,7 @@ def facts(site: Site) -> dict[str, Any]:
             for profile in hub.profiles
         ],
         "idle": hub.idle.seconds,
-        "auth": {
-            "method": auth.method,
-            "client_id": auth.client_id,
-            "options": dict(auth.options),
-            "allow": {
-                "users": auth.allow.users,
-                "organizations": list(auth.allow.organizations),
-                "groups": list(auth.allow.groups),
-                "domains": list(auth.allow.domains),
-            },
-        },
+        "auth": auth_facts(hub),
         "domain": hub.domain,
         "email": hub.email,
         "repository": {"url": repository.url, "branch": repository.branch, "folder": repository.folder},
@@ -204,19 +209,38 @@ def facts(site: Site) -> dict[str, Any]:
     }
 
 
-def _fits(spec: ClusterSpec, workers: list[Slot]) -> dict[str, int]:
+def auth_facts(hub: HubSpec) -> dict[str, Any]:
+    """What the programs for logging in know; no secret."""
+    auth = hub.auth
+    return {
+        "method": auth.method,
+        "client_id": auth.client_id,
+        "options": dict(auth.options),
+        "allow": {
+            "users": auth.allow.users,
+            "organizations": list(auth.allow.organizations),
+            "groups": list(auth.allow.groups),
+            "domains": list(auth.allow.domains),
+        },
+    }
+
+
+def login_programs(method: str) -> dict[str, str]:
+    """The programs by which people log in, by file name."""
+    names = ("hub_facts.py", "hub_login.py", "vcluster_auth.py", *_OF_THE_WAY.get(method, ()))
+    return {name: lean(render(f"jupyterhub/{name}")) for name in names}
+
+
+def fits(spec: ClusterSpec, workers: list[Slot]) -> dict[str, int]:
     """How many notebooks fit onto a worker of each group that has any."""
-    from vcluster.capacity import per_node
+    from vcluster.capacity import group_of, per_node
 
     hub = spec.jupyterhub
     assert hub is not None
-    first = {profile.partition or spec.workers[0].name: profile for profile in reversed(hub.profiles)}
+    first = {group_of(spec, profile): profile for profile in reversed(hub.profiles)}
     gpus = {group.name: group.gpus or 0 for group in spec.workers}
     flavors = {slot.group: slot.flavor for slot in workers if slot.group in first}
-    return {
-        group: per_node(flavor, gpus[group], first[group], hub.cpu_oversubscribe).each
-        for group, flavor in flavors.items()
-    }
+    return {group: per_node(spec, flavor, gpus[group], first[group]).each for group, flavor in flavors.items()}
 
 
 def entry(person: Person) -> dict[str, Any]:
@@ -233,7 +257,8 @@ def entry(person: Person) -> dict[str, Any]:
     return {**known, "keys": list(person.ssh_keys)} if person.ssh_keys and person.kind != "user" else known
 
 
-def _passwords(site: Site) -> dict[str, str | None]:
+def passwords(site: Site) -> dict[str, str | None]:
+    """The class's and the admins' as the user gave them, or as every run makes them."""
     given = site.secrets
     return {
         "class": given.get("password") or _readable(site.keyring),
@@ -276,11 +301,11 @@ def _environment(values: Mapping[str, str]) -> str:
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 
-def _list(spec: ClusterSpec) -> File:
+def people_list(spec: ClusterSpec) -> str:
     """The first list of people, one a line: the user data of a class has little room."""
     named = (f"{json.dumps(person.name)}: {json.dumps(entry(person), ensure_ascii=False)}" for person in people(spec))
     text = ",\n".join(named)
-    return File(f"{FOLDER}/people.initial.json", f'{{"next_uid": {FIRST_UID}, "people": {{\n{text}\n}}}}\n', 0o640)
+    return f'{{"next_uid": {FIRST_UID}, "people": {{\n{text}\n}}}}\n'
 
 
 def _data(name: str, data: Mapping[str, Any]) -> File:

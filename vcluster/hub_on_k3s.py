@@ -1,0 +1,160 @@
+"""The Hub of a cluster on k3s, as the launcher has to do with it: its manifests on the head, whether it runs, its door.
+
+There is no ``vcluster-hub`` on such a head: people are the spec's, and ``up`` brings them in.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vcluster.access import Access, clock_of
+from vcluster.doors import url_of
+from vcluster.errors import CancelledError, DeadlineError, PermanentError, SpecError, TemporaryError, UsageError
+from vcluster.frontdoor import check_domain
+from vcluster.hub import HubDoor, HubPasswords
+from vcluster.model import CommandResult, Endpoint, Observed
+from vcluster.plan import chosen_network, chosen_ports
+from vcluster.spec_hub_cross import PROVIDERS
+from vcluster.spec_secrets import SpecSecrets
+from vcluster.stacks import zero_to_jupyterhub as chart
+from vcluster.stacks.base import Simulated, Site
+from vcluster.stacks.hub_certificate import fingerprint, front_authority
+from vcluster.stacks.jupyterhub import passwords
+
+if TYPE_CHECKING:
+    from vcluster.spec import ClusterSpec
+    from vcluster.stacks.userdata import File
+
+__all__ = ["ChartAccess", "Tell"]
+
+Tell = Callable[[str, str, float], CommandResult]
+"""Runs a command line on the head with a standard input, for so many seconds at most."""
+
+KUBECTL = "sudo -n /usr/local/bin/k3s kubectl"
+READY = f"{KUBECTL} -n {chart.NAMESPACE} wait --for=condition=Available --timeout=20s deployment/hub deployment/proxy"
+_RECORD = f"-n {chart.NAMESPACE} %s secret -l owner=helm,name={chart.RELEASE},status=failed"
+FAILED = f"{KUBECTL} {_RECORD % 'get'} -o name"
+"""helm's own record. The HelmChart says so only after a thousand tries."""
+LOOK_EVERY = 5.0
+SECONDS = 60.0
+
+
+class ChartAccess(Access):
+    """The part of :class:`vcluster.cluster.Cluster` that is about the chart's Hub."""
+
+    @contextmanager
+    def _head(self, endpoint: Endpoint) -> Iterator[Tell]:
+        """Commands over one connection to the head."""
+        if isinstance(self.cloud, Simulated):
+            cloud = self.cloud
+            yield lambda command, stdin, _timeout: cloud.execute(self.ref, command, stdin=stdin)
+            return
+        with self._remote(endpoint) as remote:
+            yield lambda command, stdin, timeout: remote.run(command, stdin=stdin, timeout=timeout)
+
+    def _chart_spec(self) -> ClusterSpec | None:
+        """The spec of a cluster whose Hub is the chart's; None for all others."""
+        spec = self.folder.read_spec()
+        return spec if spec is not None and spec.scheduler == "k3s" and spec.jupyterhub is not None else None
+
+    def _refuse_chart(self) -> None:
+        """Refuse what only a Slurm head's own program can do.
+
+        Raises:
+            UsageError: the Hub is the chart's.
+        """
+        if self._chart_spec() is not None:
+            raise UsageError(
+                f"the Hub of {self.name} is Kubernetes' own: it is not asked through the head, and has no rehearsals",
+                remedy="who may come is in the spec: change it, and `vcluster up` again; the Hub's admin page shows "
+                "who is there",
+            )
+
+    def _chart_passwords(self, spec: ClusterSpec) -> HubPasswords:
+        """What people type, from the cluster's secret and what the spec names.
+
+        Raises:
+            SpecError: a secret that the spec names cannot be found.
+        """
+        assert spec.jupyterhub is not None
+        method = spec.jupyterhub.auth.method
+        words = passwords(self._site(spec, self._observe()))
+        shared = words["class"] if method == "shared-password" else ""
+        return HubPasswords(method, shared or "", "" if method in PROVIDERS else words["admin"] or "")
+
+    def _open_chart_door(
+        self, spec: ClusterSpec, endpoint: Endpoint, web: Endpoint, cancel: threading.Event, end: float
+    ) -> HubDoor:
+        """Have the head know its address and the spec's people, and wait until the Hub and its proxy run.
+
+        Raises:
+            SpecError: the domain does not point at the head.
+            CloudError: the head did not answer, or the chart could not be installed.
+            DeadlineError: time was up before.
+            CancelledError: ``cancel`` was set.
+        """
+        check_domain(spec, web.host)
+        url, site = url_of(spec, web), self._site(spec, self._observe())
+        words = None
+        with self._head(endpoint) as tell:
+            try:
+                if _put(tell, list(chart.files(site, url))):
+                    self._log("the Hub's manifests on the head are new: Kubernetes brings the Hub to that")
+                words = self._chart_passwords(spec)
+            except SpecError as error:  # it runs with the secrets that it has
+                self._log(f"the Hub stays as it is, a secret is not here: {error}", level="warning")
+            self._await_chart(tell, cancel, end)
+        authority = "" if spec.jupyterhub and spec.jupyterhub.domain else front_authority(site.keyring).certificate
+        seal = fingerprint(authority) if authority else ""
+        return HubDoor(url, seal, authority, passwords=words)
+
+    def _site(self, spec: ClusterSpec, observed: Observed) -> Site:
+        network = chosen_network(observed)
+        if network is None:
+            raise TemporaryError(f"the network of {self.name} is not seen")
+        ports, keyring = chosen_ports(observed), self.folder.keyring()
+        slots = tuple(slot for slot in spec.slots(self.cloud.flavor))
+        return Site(self.ref, spec, network, slots, ports, keyring, self.cloud.guarded, SpecSecrets(spec), founded=True)
+
+    def _await_chart(self, tell: Tell, cancel: threading.Event, end: float) -> None:
+        clock, told = clock_of(self.cloud), False
+        kubectl = f"vcluster ssh {self.name} -- sudo k3s kubectl"
+        remedy = (
+            f"`{kubectl} -n {chart.SYSTEM} logs job/helm-install-{chart.RELEASE}` says more, and `{kubectl} "
+            f"-n {chart.NAMESPACE} get pods`; then `vcluster up` again"
+        )
+        again = f"; before that `{kubectl} {_RECORD % 'delete'}` has Kubernetes try again"
+        while (answer := tell(READY, "", SECONDS)).exit_code:
+            if not told:
+                self._log("the Hub is on its way: every worker gets the notebooks' image first")
+                told = True
+            if tell(FAILED, "", SECONDS).stdout.strip():
+                # Nothing is tried again: what there is stays as it is (failurePolicy).
+                raise PermanentError("Kubernetes could not install the Hub", remedy=remedy + again)
+            if clock.now() >= end:
+                why = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+                raise DeadlineError(f"time is up: the Hub does not run yet: {why}", remedy=remedy)
+            clock.sleep(LOOK_EVERY, cancel)
+            if cancel.is_set():
+                raise CancelledError("interrupted before the Hub ran")
+
+
+def _put(tell: Tell, files: Sequence[File]) -> bool:
+    """Replace those of the head's manifests that differ, each whole or not at all; whether there were any.
+
+    k3s looks at them every few seconds and applies what is new. Drafts have a name that it leaves alone.
+    """
+    changed = False
+    for file in files:
+        if tell(f"sudo -n cat {file.path}", "", SECONDS).stdout == file.content:
+            continue
+        text = file.content if isinstance(file.content, str) else file.content.decode()
+        draft = f"{file.path}.new"
+        done = tell(f"sudo -n sh -c 'umask 077; cat > {draft} && mv {draft} {file.path}'", text, SECONDS)
+        if done.exit_code:
+            raise TemporaryError(f"the head did not keep {file.path}: {(done.stderr or 'no reason').strip()[-200:]}")
+        changed = True
+    return changed
