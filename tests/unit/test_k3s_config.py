@@ -11,6 +11,7 @@ import pytest
 import yaml
 from k3s_machines_kit import ELSEWHERE, THREE, config_of, files_of, site, text_of
 
+from vcluster import k3s_room
 from vcluster.k3s_checks import COMPONENTS, DEFAULT_VERSION
 
 SHA = "0123456789abcdef" * 4
@@ -19,7 +20,7 @@ EVERY_SERVER = {
     "write-kubeconfig-mode", "cluster-cidr", "service-cidr", "flannel-backend", "secrets-encryption", "node-taint",
     "disable",
 }  # fmt: skip
-EVERY_AGENT = {"server", "token", "node-name", "node-ip", "flannel-iface", "node-label"}
+EVERY_AGENT = {"server", "token", "node-name", "node-ip", "flannel-iface", "node-label", "kubelet-arg"}
 
 
 def k3s(version: str = DEFAULT_VERSION, **more: Any) -> dict[str, Any]:
@@ -186,3 +187,7 @@ def test_a_machine_without_its_address_fails_and_says_so(tmp_path: Path) -> None
     done, file = configured(site(), "cpu-1", tmp_path, addresses="2: ens3 inet 192.0.2.1/24\n")
     assert done.stdout == "failed: no interface has the address 10.77.0.11\n"
     assert (done.returncode, file.exists()) == (1, False)
+
+
+def test_an_agent_keeps_what_capacity_does_not_give_away() -> None:
+    assert config_of(site(**k3s()), "cpu-1")["kubelet-arg"] == list(k3s_room.KUBELET)

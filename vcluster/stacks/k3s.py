@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from vcluster.k3s_ca import AUTHORITIES, authority
 from vcluster.model import Role, Slot
-from vcluster.stacks import k3s_cloud, k3s_config, k3s_gpu, k3s_registries
+from vcluster.stacks import k3s_cloud, k3s_config, k3s_gpu, k3s_registries, zero_to_jupyterhub
 from vcluster.stacks.base import Site
+from vcluster.stacks.hub_storage import NFS_FOLDER, NFS_OPTIONS, wants_nfs
 from vcluster.stacks.k3s_config import BACKEND_PORTS, SERVERS, components, servers
 from vcluster.stacks.machines import LIBRARY, UNITS, MachineStack, Template
 from vcluster.stacks.userdata import File
@@ -41,8 +42,7 @@ class K3sStack(MachineStack):
         return SERVER if slot.group == Role.HEAD else AGENT
 
     def _installed(self, spec: ClusterSpec) -> dict[str, Any]:
-        del spec
-        return {}
+        return {"nfs": wants_nfs(spec)}
 
     def _more(self, site: Site, kind: str) -> dict[str, Any]:
         spec = site.spec.kubernetes
@@ -52,6 +52,7 @@ class K3sStack(MachineStack):
             "data": DATA,
             "etc": ETC,
             "files_port": FILES_PORT,
+            "homes": NFS_FOLDER if wants_nfs(site.spec) else "",
             "founded": site.founded,
             "images": [_fetched(file.source, file.sha256) for file in spec.images],
             "pods": {
@@ -77,6 +78,8 @@ class K3sStack(MachineStack):
         yield from _SERVER
         if kind == Role.HEAD:
             yield from _HEAD
+            if wants_nfs(site.spec):
+                yield "/etc/nfs.conf.d/vcluster.conf", "machine/nfs.conf", 0o644
 
     def _data(self, site: Site, kind: str, values: Mapping[str, Any]) -> Iterator[File]:
         del values
@@ -86,6 +89,9 @@ class K3sStack(MachineStack):
             return
         yield from k3s_cloud.files(site, components(site.spec))
         yield from k3s_gpu.gpu_files(site)
+        yield from zero_to_jupyterhub.files(site)
+        if kind == Role.HEAD and wants_nfs(site.spec):
+            yield File("/etc/exports.d/vcluster.exports", f"{NFS_FOLDER} {site.network.cidr}({NFS_OPTIONS})\n")
         facts = {"head": site.slots[0].name, "servers": servers(site), "founded": site.founded}
         yield File(f"{ETC}/join.json", json.dumps(facts, indent=1) + "\n")
         for name in AUTHORITIES:

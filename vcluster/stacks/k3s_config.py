@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from vcluster import k3s_room
 from vcluster.k3s_ca import agent_token, join_token, server_token
 from vcluster.k3s_checks import COMPONENTS
 from vcluster.model import Role, Slot
@@ -102,7 +103,8 @@ def agent(site: Site, slot: Slot) -> str:
 
 
 def _node(site: Site, slot: Slot) -> dict[str, Any]:
-    kubelet = k3s_cloud.kubelet_args(site.spec)
+    agent = slot.role is Role.WORKER and slot.group != Role.HEAD
+    kubelet = [*(k3s_room.KUBELET if agent else ()), *k3s_cloud.kubelet_args(site.spec)]
     return {
         **({"kubelet-arg": kubelet} if kubelet else {}),
         "node-name": slot.name,

@@ -77,7 +77,7 @@ _HEAD: tuple[Template, ...] = (
     ("/etc/slurm/slurmdbd.conf", "slurm/slurmdbd.conf.j2", 0o600),
     ("/etc/mysql/mariadb.conf.d/90-vcluster.cnf", "slurm/mariadb.cnf", 0o644),
     ("/etc/exports.d/vcluster.exports", "slurm/exports.j2", 0o644),
-    ("/etc/nfs.conf.d/vcluster.conf", "slurm/nfs.conf", 0o644),
+    ("/etc/nfs.conf.d/vcluster.conf", "machine/nfs.conf", 0o644),
     (f"{UNITS}/mariadb.service.d/vcluster.conf", "slurm/mariadb.service.conf", 0o644),
     (f"{UNITS}/slurmdbd.service.d/vcluster.conf", "slurm/slurmdbd.service.conf", 0o644),
     (f"{UNITS}/slurmctld.service.d/vcluster.conf", "slurm/slurmctld.service.conf.j2", 0o644),
