@@ -103,14 +103,11 @@ def k3s(data: Any) -> list[Trouble]:
         found.append(Trouble(("openstack",), what, "take a newer version, or leave it out", key=True))
     found += _checked(data, wanted if numbers else "")
     for index, image in enumerate(_list(data, "images")):
-        if not isinstance(image, str) and not any(_get(image, key) for key in ("source", "url", "path")):
+        if not (image if isinstance(image, str) else any(_get(image, key) for key in _SOURCES)):
             found.append(Trouble(("images", index, "source"), "is missing", "the archive's address, or its path"))
     pods, services = (_network(data, key, default) for key, default in _NETWORKS)
     if pods and services and pods.overlaps(services):
         found.append(Trouble(("service_network",), f"overlaps pod_network, {pods}", "take another one"))
-    for index, each in enumerate(_list(data, "images")):
-        if not (each if isinstance(each, str) else any(_get(each, key) for key in _SOURCES)):
-            found.append(Trouble(("images", index, "source"), "is missing", "its address, or its path"))
     names = [_get(each, "name") for each in _list(data, "registries")]
     for index, name in enumerate(names):
         if name == "*" and numbers and not knows_any_registry(numbers):

@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import SubprocessError
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -57,6 +58,7 @@ def node(
     module = load("vcluster-node", monkeypatch)
     monkeypatch.setattr(module, "TLS", certificates[0])
     monkeypatch.setattr(module, "PORT", kubernetes.port)
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=kubernetes.command, SubprocessError=SubprocessError))
     for name in ("STATE", "PROOFS", "REPORTS"):
         monkeypatch.setattr(module, name, tmp_path / name)
     # Time stands still on a busy machine too. A probe is looked at once; a real one for some seconds.

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -43,6 +44,7 @@ class Kubernetes:
 
     Attributes:
         status: what every request gets in the place of its answer, where it is not 0.
+        active: whether systemd says that k3s serves; ``help`` is what k3s says of its flags.
         unready: what ``/readyz`` says where it is not 200.
         becomes: the phase of a pod once it was looked at, by its node; else it stays Pending.
         policies: versions of the eviction that it knows; others are refused with ``no_policy``.
@@ -57,6 +59,8 @@ class Kubernetes:
     pods: dict[tuple[str, str], Object] = field(default_factory=dict)
     accounts: set[str] = field(default_factory=lambda: {"vcluster"})
     status: int = 0
+    active: bool = True
+    help: str = ""
     unready: int = 200
     becomes: dict[str, str] = field(default_factory=dict)
     policies: tuple[str, ...] = ("v1",)
@@ -69,6 +73,12 @@ class Kubernetes:
     after: Callable[[], None] | None = None
     port: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def command(self, command: list[str], **_: Any) -> SimpleNamespace:
+        """What the head's own commands say."""
+        if command[0] == "systemctl":
+            return SimpleNamespace(returncode=0 if self.active else 3)
+        return SimpleNamespace(returncode=0, stdout=self.help)
 
     def answer(self, method: str, target: str, body: Any, client: str) -> Answer:
         """One request."""

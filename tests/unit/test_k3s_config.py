@@ -18,7 +18,7 @@ SHA = "0123456789abcdef" * 4
 EVERY_SERVER = {
     "token", "agent-token", "node-name", "node-ip", "flannel-iface", "advertise-address", "tls-san",
     "write-kubeconfig-mode", "cluster-cidr", "service-cidr", "flannel-backend", "secrets-encryption", "node-taint",
-    "disable",
+    "disable", "kube-controller-manager-arg", "kube-scheduler-arg", "kube-cloud-controller-manager-arg",
 }  # fmt: skip
 EVERY_AGENT = {"server", "token", "node-name", "node-ip", "flannel-iface", "node-label", "kubelet-arg"}
 
@@ -81,6 +81,15 @@ def test_three_servers_differ_in_their_names_and_addresses_alone() -> None:
     assert rest[0] == rest[1] == rest[2]
     # Who begins and who joins is found out by the machine.
     assert not {"cluster-init", "server"} & set(rest[0])
+
+
+def test_a_lone_server_leads_and_emulated_ones_take_their_time() -> None:
+    parts = [f"kube-{name}-arg" for name in ("controller-manager", "scheduler", "cloud-controller-manager")]
+    alone, emulated = config_of(site(), "head"), config_of(site(**THREE), "head")
+    assert [alone[part] for part in parts] == [["leader-elect=false"]] * 3
+    assert "leader-elect-lease-duration=120s" in emulated[parts[0]]
+    assert "leader-elect=false" not in str(emulated)
+    assert not set(parts) & set(config_of(site(**{**ELSEWHERE, **THREE}), "head"))
 
 
 def test_an_agent_knows_all_servers_by_one_name() -> None:

@@ -38,13 +38,17 @@ def test_a_node_is_ready_when_a_pod_ran_on_it_once_per_boot(node: ModuleType, ku
 def test_an_api_that_is_not_there_yet(
     node: ModuleType, kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    kubernetes.active = False
+    assert health(node) == dict.fromkeys(NAMES, "booting")
+    assert kubernetes.asked == []  # systemd is cheaper to ask
+    kubernetes.active = True
     for how in ({"unready": 500}, {"status": 503}):
         for key, value in how.items():
             setattr(kubernetes, key, value)
         assert health(node) == dict.fromkeys(NAMES, "booting")
     monkeypatch.setattr(node, "PORT", 1)  # nobody listens
     assert health(node) == dict.fromkeys(NAMES, "booting")
-    assert capsys.readouterr().err == "Kubernetes does not answer on the head yet\n" * 3
+    assert capsys.readouterr().err == "Kubernetes does not answer on the head yet\n" * 4
     (node.STATE / "failed").write_text("program\n")
     assert health(node)["head"] == "failed"
 
@@ -138,17 +142,13 @@ def test_the_probes_namespace_is_made_and_its_account_waited_for(node: ModuleTyp
     assert health(node) == READY
 
 
-def test_the_probes_image_is_what_k3s_says_it_has_anyway(node: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probes_image_is_what_k3s_says_it_has_anyway(node: ModuleType, kubernetes: Kubernetes) -> None:
     (node.STATE / "pause-image").unlink()
-    help_text = (
-        '   --pause-image value   (agent/runtime) Customized pause image (default: "rancher/mirrored-pause:3.6")\n'
-    )
-    told = {"text": "no such thing\n"}
-    monkeypatch.setattr(node.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=told["text"]))
+    kubernetes.help = "no such thing\n"
     assert set(health(node).values()) == {"booting"}
-    told["text"] = help_text
+    kubernetes.help = '   --pause-image value   (agent/runtime) Customized (default: "rancher/mirrored-pause:3.6")\n'
     assert health(node) == READY
-    told["text"] = "gone"
+    kubernetes.help = "gone"
     assert node.pause_image() == "rancher/mirrored-pause:3.6"
 
 

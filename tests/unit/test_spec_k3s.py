@@ -80,7 +80,8 @@ FILES = [
     k3s("binary-key", "binary: {file: k3s}", "binary.file", "unknown key", "known: source, sha256"),
     k3s("binary-number", "binary: 7", "binary", "must be a mapping of keys to values, got 7"),
     k3s("images-text", "images: ./images.tar", "images", "must be a list of files, got './images.tar'", "write [./im"),
-    k3s("images-empty", "images: [{}]", "images[0].source", "is missing", "its address, or its path"),
+    k3s("images-empty", "images: [{}]", "images[0].source", "is missing", "address, or its path"),
+    k3s("images-blank", "images: ['']", "images[0].source", "is missing", "address, or its path"),
     k3s("images-sha-only", f"images: [k3s, {{sha256: {SHA}}}]", "images[1].source", "is missing"),
     k3s("images-unchecked", "images: ['https://a.org/i.tar']", "images[0].sha256", "what comes from an address"),
 ]  # fmt: skip
@@ -272,7 +273,7 @@ URLS = st.builds("https://{}".format, HOSTS)
 CHECKSUMS = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
 SECRETS = st.builds(lambda name: SecretRef(env=name.upper()), WORD)
 REMOTE_FILES = st.builds(lambda url, sha: FileSpec(source=f"{url}/k3s", sha256=sha), URLS, CHECKSUMS)
-VERSIONS = st.builds("v1.{}.{}+k3s{}".format, st.integers(29, 40), st.integers(0, 20), st.integers(1, 3))
+VERSIONS = st.builds("v1.{}.{}+k3s{}".format, st.integers(32, 40), st.integers(0, 20), st.integers(1, 3))
 
 
 def registry(name: str, mirrors: list[str], account: tuple[str, SecretRef] | None) -> RegistrySpec:
