@@ -41,7 +41,7 @@ class Recording(MemoryCloud):
         self.made: list[MachineRequest] = []
 
     def flavor(self, name: str) -> Flavor:
-        return Flavor(name, 2, 4096, 20)
+        return Flavor(name, 8, 30720, 60)
 
     def create_machine(self, ref: ClusterRef, request: MachineRequest) -> Machine:
         self.made.append(request)
