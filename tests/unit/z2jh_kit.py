@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import yaml
 
 from vcluster.model import ClusterRef, Flavor, Network, Port, Role
 from vcluster.secrets import Keyring
 from vcluster.spec import ClusterSpec
+from vcluster.stacks import zero_to_jupyterhub as chart
 from vcluster.stacks.base import Site
 
 DATA = Path(__file__).parent / "data/zero-to-jupyterhub"
@@ -107,3 +109,16 @@ def wrong(values: Mapping[str, Any]) -> list[str]:
     """What the chart's schema says against values, as helm has it look at them: over the chart's own."""
     found = validator().iter_errors(merged(defaults(), dict(values)))
     return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in found]
+
+
+def all_values(name: str) -> dict[str, Any]:
+    """All values of a Hub, as helm merges them over the chart's."""
+    site = hub_site(HUBS[name])
+    found: dict[str, Any] = merged(merged(defaults(), chart.values(site)), chart.secret_values(site))
+    return found
+
+
+def manifests(text: str, url: str = "") -> dict[str, list[dict[str, Any]]]:
+    """What lies on the head, by the end of its name."""
+    made = chart.files(hub_site(text), url)
+    return {file.path.rpartition("vcluster-jupyterhub")[2]: list(yaml.safe_load_all(file.content)) for file in made}
