@@ -84,10 +84,10 @@ class _Session(paramiko.ServerInterface):
     def _execute(self, channel: paramiko.Channel, command: str) -> None:
         # To its end in any case: the client sends it when it knows that the command began, so no answer comes too soon.
         stdin = channel.makefile("rb").read()
-        result = self._server.commands(command, stdin.decode())
+        result = self._server.commands(command, stdin.decode(errors="surrogateescape"))
         # A client that was interrupted, or has heard enough, is gone by now.
         with contextlib.suppress(EOFError, OSError):
-            channel.sendall(result.stdout.encode())
+            channel.sendall(result.stdout.encode(errors="surrogateescape"))
             channel.sendall_stderr(result.stderr.encode())
             channel.send_exit_status(result.exit_code)
             channel.close()
