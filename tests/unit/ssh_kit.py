@@ -102,11 +102,13 @@ class _Session(paramiko.ServerInterface):
             link = socket.create_connection(destination, timeout=5)
         except OSError:
             return paramiko.OPEN_FAILED_CONNECT_FAILED
-        threading.Thread(target=self._relay, args=(link,), daemon=True).start()
+        threading.Thread(target=self._relay, args=(link, chanid), daemon=True).start()
         return paramiko.OPEN_SUCCEEDED
 
-    def _relay(self, link: socket.socket) -> None:
-        channel = self._transport.accept(5)
+    def _relay(self, link: socket.socket, chanid: int) -> None:
+        # A command's channel waits there to be accepted, too.
+        while (channel := self._transport.accept(5)) is not None and channel.get_id() != chanid:
+            pass
         if channel is None:
             link.close()
             return
