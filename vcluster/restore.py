@@ -22,9 +22,9 @@ from vcluster.views import PlannedAction, PlanView
 __all__ = ["Backup", "Restore", "Restored"]
 
 BACKUP_TIMEOUT = 3600.0
-CALL_TIMEOUT = 960.0
+CALL_TIMEOUT = 1900.0
 """For one machine to stop or to start k3s, with a little more than it gives itself."""
-RESTORE_TIMEOUT = 2400.0
+RESTORE_TIMEOUT = 3600.0
 """For k3s to stop, to take the snapshot in and to start, on an emulated machine; a real one takes a minute."""
 TOKEN = "/var/lib/rancher/k3s/server/token"  # noqa: S105 - a path
 
