@@ -213,6 +213,8 @@ def _resolved(spec: ClusterSpec) -> dict[str, Any]:
     if isinstance(data.get("head"), dict) and data["head"].get("flavor") is not None:
         data["head"] = {**data["head"], "flavor": _size(data["head"]["flavor"])}
     data["users"] = {user["name"]: user for user in data["users"]}
+    if spec.scheduler == "k3s":  # to leave the section out means its defaults
+        data["k3s"] = spec.kubernetes.model_dump(mode="json", exclude_none=True)
     return data
 
 

@@ -23,6 +23,7 @@ from vcluster.model import ClusterRef, MachineState, Observed, Role
 from vcluster.places import state_root
 from vcluster.prices import prices_of
 from vcluster.runner import Confirm
+from vcluster.upgrade import Upgrade
 from vcluster.views import ClusterInfo, PlanView, Result, Status
 from vcluster.wiring import check_changes, wanted_of
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Cluster", "ClusterInfo", "Confirm", "PlanView", "Result", "Status", "clusters"]
 
 
-class Cluster(Lifecycle):
+class Cluster(Lifecycle, Upgrade):
     """One cluster.
 
     Args:

@@ -11,16 +11,17 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from vcluster.errors import DeadlineError, PermanentError, TemporaryError
 from vcluster.jump import Tunnel
 from vcluster.model import CommandResult, Endpoint
 from vcluster.secrets import SshKey
+from vcluster.streams import flow
 
 if TYPE_CHECKING:
     from fabric import Connection
-    from paramiko import AgentKey, PKey, Transport
+    from paramiko import AgentKey, Channel, PKey, Transport
 
 __all__ = ["KEY_VARIABLE", "NotAdmittedError", "Remote", "answers"]
 
@@ -74,10 +75,14 @@ class Remote:
         key: the private key; the user's agent, configuration and ``known_hosts`` play no part. None: the user's own
             keys, which are the one that ``VCLUSTER_SSH_KEY`` names, or the agent's and the usual files in ``~/.ssh``.
         host_key: the machine's public key line; any other is refused.
+        via: a connection to the machine that this one is reached through.
     """
 
-    def __init__(self, endpoint: Endpoint, *, user: str, key: SshKey | None, host_key: str) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, user: str, key: SshKey | None, host_key: str, via: Remote | None = None
+    ) -> None:
         self._endpoint, self._user, self._key, self._host_key = endpoint, user, key, host_key
+        self._via = via
         self._connection: Connection | None = None
         self._tunnel: Tunnel | None = None
         self._lock = threading.Lock()
@@ -106,7 +111,9 @@ class Remote:
             keys = {"auth_strategy": _own_keys(self._user)}
         else:
             keys = {"pkey": _loaded(self._key), "allow_agent": False, "look_for_keys": False}
-        if self._endpoint.jump:
+        if self._via is not None:
+            keys["sock"] = self._via.channel(self._endpoint)
+        elif self._endpoint.jump:
             self._tunnel = Tunnel(self._endpoint)
             keys["sock"] = self._tunnel.socket
         connection = Connection(
@@ -188,6 +195,52 @@ class Remote:
         if done is None:
             raise TemporaryError("the connection gave no answer")
         return CommandResult(done.stdout, done.stderr, done.return_code)
+
+    def stream(
+        self,
+        command: str,
+        *,
+        source: BinaryIO | None = None,
+        sink: BinaryIO | None = None,
+        timeout: float,
+        cancel: threading.Event | None = None,
+    ) -> CommandResult:
+        """Run a shell command that reads or writes much, or what is no text, or takes long; as :meth:`run` else.
+
+        Args:
+            source: what the command reads, piece by piece.
+            sink: takes its standard output, of which the result then has nothing.
+            cancel: set it from another thread to stop listening; what runs there goes on or ends by itself.
+
+        Raises:
+            CancelledError: ``cancel`` was set.
+        """
+        from paramiko import SSHException
+
+        connection = self._connect()
+        try:
+            channel = connection.transport.open_session(timeout=CONNECT_TIMEOUT)
+            with contextlib.closing(channel):
+                channel.exec_command(command)
+                return flow(channel, source, sink, timeout=timeout, cancel=cancel, what=command)
+        except (SSHException, OSError, EOFError) as error:
+            self.close()
+            raise TemporaryError(f"the connection broke: {error}") from error
+
+    def channel(self, endpoint: Endpoint) -> Channel:
+        """A way through this machine to another one.
+
+        Raises:
+            TemporaryError: nobody answers there, or the connection broke.
+        """
+        from paramiko import SSHException
+
+        try:
+            to = (endpoint.host, endpoint.port)
+            transport: Transport = self._connect().transport
+            return transport.open_channel("direct-tcpip", to, ("127.0.0.1", 0), timeout=CONNECT_TIMEOUT)
+        except (SSHException, OSError, EOFError) as error:
+            raise TemporaryError(f"no way to {endpoint.host} yet: {error}") from error
 
     def put(self, local: Path, remote: str) -> None:
         """Copy a file to the machine.

@@ -84,10 +84,10 @@ class _Session(paramiko.ServerInterface):
     def _execute(self, channel: paramiko.Channel, command: str) -> None:
         # To its end in any case: the client sends it when it knows that the command began, so no answer comes too soon.
         stdin = channel.makefile("rb").read()
-        result = self._server.commands(command, stdin.decode())
+        result = self._server.commands(command, stdin.decode(errors="surrogateescape"))
         # A client that was interrupted, or has heard enough, is gone by now.
         with contextlib.suppress(EOFError, OSError):
-            channel.sendall(result.stdout.encode())
+            channel.sendall(result.stdout.encode(errors="surrogateescape"))
             channel.sendall_stderr(result.stderr.encode())
             channel.send_exit_status(result.exit_code)
             channel.close()
@@ -102,11 +102,13 @@ class _Session(paramiko.ServerInterface):
             link = socket.create_connection(destination, timeout=5)
         except OSError:
             return paramiko.OPEN_FAILED_CONNECT_FAILED
-        threading.Thread(target=self._relay, args=(link,), daemon=True).start()
+        threading.Thread(target=self._relay, args=(link, chanid), daemon=True).start()
         return paramiko.OPEN_SUCCEEDED
 
-    def _relay(self, link: socket.socket) -> None:
-        channel = self._transport.accept(5)
+    def _relay(self, link: socket.socket, chanid: int) -> None:
+        # A command's channel waits there to be accepted, too.
+        while (channel := self._transport.accept(5)) is not None and channel.get_id() != chanid:
+            pass
         if channel is None:
             link.close()
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from ssh_kit import SshServer, nothing, ssh_server
 
-from vcluster.errors import PermanentError, TemporaryError
+from vcluster.errors import CancelledError, DeadlineError, PermanentError, TemporaryError
 from vcluster.model import CommandResult, Endpoint
 from vcluster.remote import KEY_VARIABLE, NotAdmittedError, Remote
 from vcluster.secrets import Keyring
@@ -223,3 +224,73 @@ def test_a_connection_that_is_closed_ends_what_waits_for_it(server: SshServer) -
     finally:
         over.set()
     thread.join()
+
+
+# Streams, and machines behind the head -------------------------------------------------------------------------------
+
+
+def with_key(server: SshServer) -> Remote:
+    return Remote(server.endpoint, user="vcluster", key=KEYS.admin, host_key=KEYS.host("head").public)
+
+
+def test_what_is_no_text_comes_and_goes_as_it_is(server: SshServer) -> None:
+    server.commands = lambda command, stdin: CommandResult(stdin, "beside", 4)
+    content = os.urandom(3 << 20)  # more than a channel holds at once
+    sink = io.BytesIO()
+    with with_key(server) as remote:
+        result = remote.stream("echo", source=io.BytesIO(content), sink=sink, timeout=60)
+    assert result == CommandResult("", "beside", 4)
+    assert sink.getvalue() == content
+
+
+def test_without_a_sink_the_output_is_in_the_result(server: SshServer) -> None:
+    with with_key(server) as remote:
+        assert remote.stream("say", timeout=60) == CommandResult("say\n", "", 0)
+
+
+def test_a_stream_is_given_up_when_its_time_is_up_or_somebody_asks(server: SshServer) -> None:
+    held, began, cancel = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(command: str, stdin: str) -> CommandResult:
+        began.set()
+        held.wait(30)
+        return nothing(command, stdin)
+
+    def ask() -> None:
+        began.wait(30)
+        cancel.set()
+
+    server.commands = slow
+    asking = threading.Thread(target=ask)
+    with with_key(server) as remote:
+        with pytest.raises(DeadlineError, match="longer than 0 s: sleep"):
+            remote.stream("sleep", timeout=0.0)
+        began.clear()
+        asking.start()
+        with pytest.raises(CancelledError, match="interrupted"):
+            remote.stream("sleep", timeout=60, cancel=cancel)
+        held.set()
+    asking.join(5)
+
+
+def test_a_machine_behind_the_head_is_reached_through_it_and_is_pinned_too(server: SshServer) -> None:
+    server.forwards = True
+    with ssh_server(SshServer(KEYS.host("cpu-1"), [KEYS.admin.public])) as worker:
+        worker.commands = lambda command, stdin: CommandResult("worker", "", 0)
+        with with_key(server) as head:
+            right, wrong = KEYS.host("cpu-1").public, KEYS.host("cpu-2").public
+            with Remote(worker.endpoint, user="vcluster", key=KEYS.admin, host_key=right, via=head) as remote:
+                assert remote.stream("who", timeout=60).stdout == "worker"
+                assert remote.run("who").stdout == "worker"
+            assert server.forwarded == [("127.0.0.1", worker.port)]
+            stranger = Remote(worker.endpoint, user="vcluster", key=KEYS.admin, host_key=wrong, via=head)
+            with stranger, pytest.raises(PermanentError, match="another host key"):
+                stranger.run("who")
+
+
+def test_a_head_that_leads_nowhere_is_weather(server: SshServer) -> None:
+    nowhere = Endpoint("127.0.0.1", 1)
+    with with_key(server) as head:
+        remote = Remote(nowhere, user="vcluster", key=KEYS.admin, host_key=KEYS.host("cpu-1").public, via=head)
+        with remote, pytest.raises(TemporaryError, match="no way to"):
+            remote.run("true")

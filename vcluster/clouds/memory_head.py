@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from vcluster.cloudinit import files_in
 from vcluster.clouds.memory_hub import HELPER, PretendedHub
+from vcluster.clouds.memory_k3s import HELPER as K3S
+from vcluster.clouds.memory_k3s import PretendedK3s
 from vcluster.model import CommandResult
 
 __all__ = ["PretendedHead"]
@@ -26,6 +28,7 @@ class PretendedHead:
         self._user_data = user_data
         self._known: dict[str, bytes] | None = None
         self.hub = PretendedHub()
+        self.k3s = PretendedK3s(lambda: self.files)
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -34,8 +37,13 @@ class PretendedHead:
             self._known = files_in(self._user_data)
         return self._known
 
-    def execute(self, command: str, stdin: str, workers: Sequence[str]) -> CommandResult:
-        """``sudo -n cat FILE…``, replacing a file, ``hostname``, ``srun … hostname`` and vcluster-hub; others echo."""
+    def execute(self, command: str, stdin: str, workers: Sequence[str], machine: str = "head") -> CommandResult:
+        """``sudo -n cat FILE…``, replacing a file, ``hostname``, ``srun … hostname`` and vcluster-hub; others echo.
+
+        Other machines than the head are asked for vcluster-k3s alone.
+        """
+        if command.startswith(K3S):
+            return self.k3s.execute(machine, command, stdin, ["head", *workers])
         if command.startswith("sudo -n cat "):
             paths = shlex.split(command)[3:]
             missing = [path for path in paths if path not in self.files]

@@ -81,11 +81,12 @@ class MemoryProject:
         """The pretended scheduler of one cluster."""
         return MemoryControl(self, ref)
 
-    def execute(self, ref: ClusterRef, command: str, stdin: str = "") -> CommandResult:
-        """Pretend to run a command on the head."""
+    def execute(self, ref: ClusterRef, command: str, stdin: str = "", machine: str = "head") -> CommandResult:
+        """Pretend to run a command on a machine; all but the head know of k3s alone."""
         entries = self.entries(ref)
         head = next((e.head for e in entries if e.head), None) or PretendedHead("")
-        return head.execute(command, stdin, sorted(e.machine.name for e in entries if e.head is None))
+        workers = sorted(e.machine.name for e in entries if e.head is None)
+        return head.execute(command, stdin, workers, machine)
 
     # For tests -----------------------------------------------------------------------------------------------
 

@@ -41,6 +41,12 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "users": ("people", "Add, remove and list people; show or change the passwords."),
         "rehearse": ("rehearse", "Send a class of made-up users through the front door; tell how it went."),
     },
+    "Its Kubernetes": {
+        "kubeconfig": ("kubernetes", "Print what kubectl needs, or merge it into one's own file."),
+        "backup": ("kubernetes", "Write all that Kubernetes knows into a file."),
+        "restore": ("kubernetes", "Bring Kubernetes back to a backup; what came since is lost."),
+        "upgrade": ("kubernetes", "Change k3s' version, one machine after the other."),
+    },
     "Before it runs": {
         "doctor": ("local", "Tell whether this computer can run the local cloud, and what is missing."),
         "image": ("local", "Build, list and remove the local cloud's base images."),

@@ -125,8 +125,8 @@ class Simulated(Protocol):
         """The pretended scheduler."""
         ...
 
-    def execute(self, ref: ClusterRef, command: str, stdin: str = "") -> CommandResult:
-        """Pretend to run a command on the head.
+    def execute(self, ref: ClusterRef, command: str, stdin: str = "", machine: str = "head") -> CommandResult:
+        """Pretend to run a command on a machine.
 
         Two of vcluster's own are worth answering as a head would: ``sudo -n cat`` of :data:`HEAD_SECRET` and
         :data:`HEAD_SPEC`, as :func:`vcluster.cloudinit.files_in` finds them in its user data.

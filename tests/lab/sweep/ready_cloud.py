@@ -81,7 +81,7 @@ class ReadyCloud:
     def control(self, ref: ClusterRef) -> ReadyControl:
         return self._control
 
-    def execute(self, ref: ClusterRef, command: str, stdin: str = "") -> CommandResult:
+    def execute(self, ref: ClusterRef, command: str, stdin: str = "", machine: str = "head") -> CommandResult:
         """What a head with these files would answer; at first they are those of the user data that Nova holds."""
         head = self._cloud.observe(ref).head
         if head is None or self._admin is None:
