@@ -137,6 +137,15 @@ def test_servers_are_told_who_they_are_and_whether_a_cluster_was_there(founded: 
     assert "/etc/vcluster/k3s/join.json" not in files_of(where, "cpu-1")
 
 
+def test_only_the_head_has_the_hubs_manifests_which_up_changes_there() -> None:
+    where = site(**FULL)
+    of_the_hub = {
+        name: [path for path in files_of(where, name) if "/manifests/vcluster-jupyterhub" in path] for name in MACHINES
+    }
+    assert of_the_hub["head"]
+    assert of_the_hub["head-2"] == of_the_hub["cpu-1"] == []
+
+
 def test_user_data_fits_what_nova_takes() -> None:
     """In KiB of base64 of gzip, as Nova counts it (64 are allowed), at its worst: no two addresses in a row."""
     where = site({"name": "cpu", "count": 40}, **FULL)

@@ -89,15 +89,18 @@ class K3sStack(MachineStack):
             return
         yield from k3s_cloud.files(site, components(site.spec))
         yield from k3s_gpu.gpu_files(site)
-        yield from zero_to_jupyterhub.files(site)
-        if kind == Role.HEAD and wants_nfs(site.spec):
-            yield File("/etc/exports.d/vcluster.exports", f"{NFS_FOLDER} {site.network.cidr}({NFS_OPTIONS})\n")
         facts = {"head": site.slots[0].name, "servers": servers(site), "founded": site.founded}
         yield File(f"{ETC}/join.json", json.dumps(facts, indent=1) + "\n")
         for name in AUTHORITIES:
             made = authority(site.keyring, name)
             yield File(f"{DATA}/server/tls/{name}.crt", made.certificate)
             yield File(f"{DATA}/server/tls/{name}.key", made.key, 0o600)
+        if kind != Role.HEAD:
+            return
+        # Every server applies its own folder anew when k3s starts, and `up` changes the Hub's on the head alone.
+        yield from zero_to_jupyterhub.files(site)
+        if wants_nfs(site.spec):
+            yield File("/etc/exports.d/vcluster.exports", f"{NFS_FOLDER} {site.network.cidr}({NFS_OPTIONS})\n")
 
     def _own(self, site: Site, slot: Slot, values: Mapping[str, Any]) -> Iterable[File]:
         agent = self._kind(slot) == AGENT
