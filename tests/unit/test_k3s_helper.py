@@ -25,7 +25,7 @@ K3S = """\
 version={version}
 echo "k3s $*" >> {log}
 case "$1 $2" in
-  "--version "*) echo "k3s version $version (cafe)"; echo "go version go1.25";;
+  "--version "*) echo "${{0##*/}} version $version (cafe)"; echo "go version go1.25";;
   "etcd-snapshot save") [ -e {folder}/no-room ] && {{ echo 'level=fatal msg="no \\"room\\" left"' >&2; exit 1; }}
     mkdir -p {data}/server/db/snapshots; echo etcd > {data}/server/db/snapshots/$6-head-1;;
   "etcd-snapshot delete") rm {data}/server/db/snapshots/$5;;

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -46,6 +47,9 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, folder / "data"
+        self.program = folder / "bin/k3s"  # a copy, because it is changed
+        self.program.parent.mkdir()
+        shutil.copy(BINARY, self.program)
         self.config = folder / "config.yaml"
         self.process: subprocess.Popen[bytes] | None = None
         lines = [
@@ -74,7 +78,7 @@ class Server:
     def restart(self) -> None:
         self.stop()
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([BINARY, "server"], stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen([self.program, "server"], stdout=log, stderr=log, start_new_session=True)
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             if self.process.poll() is not None:
@@ -94,8 +98,10 @@ class Server:
             self.process = None
 
     def kubectl(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        program = self.data / "data/current/bin/kubectl"
-        if not program.exists():
+        # k3s unpacks itself there, unless another one has in its usual place.
+        places = (self.data, Path("/var/lib/rancher/k3s"))
+        program = next((path for place in places if (path := place / "data/current/bin/kubectl").exists()), None)
+        if program is None:
             return subprocess.CompletedProcess(words, 1, "", "k3s has not unpacked it yet")
         environment = {**os.environ, **environment}
         return subprocess.run(
@@ -130,7 +136,7 @@ def helper(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     (tmp_path / "units").mkdir()
     (tmp_path / "units" / "k3s.service").touch()
     there = {
-        "PROGRAM": Path(BINARY),
+        "PROGRAM": server.program,
         "CONFIG": server.config,
         "KUBECONFIG": server.folder / "k3s.yaml",
         "DATA": server.data,
@@ -181,7 +187,14 @@ def test_a_snapshot_brings_back_what_was_there_twice_and_nothing_else(
         assert said.returncode == 0, said.stderr
         return [name for name in said.stdout.split() if name != "kube-root-ca.crt"]
 
-    server.kubectl(*mine, "create", "configmap", "before")
+    def make(name: str) -> None:
+        """A server that has just started takes nothing for a moment."""
+        end = time.monotonic() + PATIENCE
+        while (done := server.kubectl(*mine, "create", "configmap", name)).returncode:
+            assert time.monotonic() < end, done.stderr
+            time.sleep(0.5)
+
+    make("before")
     told = helper.snapshot(keep=False)
     file = Path(told["file"])
     content = file.read_bytes()
@@ -191,7 +204,7 @@ def test_a_snapshot_brings_back_what_was_there_twice_and_nothing_else(
     assert not file.exists()
     # Once, and again as after an interrupted run; the second time as a server that had joined another.
     for joined in ("", "server: https://192.0.2.1:6443\n"):
-        server.kubectl(*mine, "create", "configmap", "after")
+        make("after")
         assert words() == ["after", "before"]
         server.config.write_text(
             server.config.read_text().replace("cluster-init: true\n", joined or "cluster-init: true\n")
@@ -203,3 +216,26 @@ def test_a_snapshot_brings_back_what_was_there_twice_and_nothing_else(
         assert helper.status()["restoring"]
     helper.settle()
     assert not helper.status()["restoring"]
+
+
+def test_another_program_is_staged_while_the_old_one_runs_and_then_runs_itself(
+    server: Server, helper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same release with another checksum: what stands behind a program's end does not change what it does."""
+    other = tmp_path / "other"
+    other.write_bytes(server.program.read_bytes() + b"\0")
+    other.chmod(0o755)
+    fetch = tmp_path / "fetch"
+    fetch.write_text(f'#!/bin/sh\nmkdir -p "$(dirname "$3")"; cp -p {other} "$3"\n')
+    fetch.chmod(0o755)
+    monkeypatch.setattr(helper, "FETCH", str(fetch))
+    before, sha256 = helper.status(), helper.checksum(other)
+    assert server.process
+    began = server.process.pid
+    program = {"source": "head:", "sha256": sha256, "name": "k3s"}
+    helper.stage({"version": before["version"], "program": program, "images": [], "drop": []})
+    assert (server.process.pid, helper.status()) == (began, before)
+    helper.upgrade(sha256)
+    assert server.process.pid != began
+    after = helper.status()
+    assert (after["sha256"], after["version"], after["pending"]) == (sha256, before["version"], False)
