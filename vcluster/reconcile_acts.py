@@ -10,7 +10,7 @@ from dataclasses import replace
 from vcluster.actions import NOTE_READY, Action, Goal, Verb
 from vcluster.chosen import chosen_network, chosen_ports
 from vcluster.clouds.base import Cloud, Notify
-from vcluster.errors import CloudError, PermanentError, TemporaryError
+from vcluster.errors import CloudError, DeadlineError, PermanentError, TemporaryError
 from vcluster.ledger import Ledger
 from vcluster.model import (
     ClusterRef,
@@ -201,7 +201,7 @@ class Acts:
     def _release(self, name: str) -> None:
         """Tell the scheduler that this name's machine goes, or comes; it must not stop either if nobody listens."""
         if self._control is not None:
-            with suppress(CloudError):
+            with suppress(CloudError, DeadlineError):
                 self._control.release([name])
 
     def _save_console(self, action: Action) -> None:

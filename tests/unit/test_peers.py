@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
 from engine import Run, running, steps
 
 from vcluster.clouds.memory import MemoryCloud
+from vcluster.clouds.memory_control import MemoryControl
+from vcluster.errors import DeadlineError
 from vcluster.model import Network, Port, Slot
 
 PEERS = frozenset({"cpu-1", "cpu-2"})
@@ -47,6 +52,17 @@ def test_the_scheduler_forgets_a_machine_before_it_goes_and_before_another_takes
     cloud.lose("cpu-1")
     Run(cloud).to(running(1, most=2))
     assert cloud.released == ["cpu-2", "cpu-1"]
+
+
+def test_a_scheduler_that_is_too_slow_to_forget_keeps_nothing_from_being_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def release(self: MemoryControl, names: Sequence[str]) -> None:
+        raise DeadlineError("the head did not answer within 120 s")
+
+    cloud = MemoryCloud()
+    Run(cloud).to(running(2))
+    monkeypatch.setattr(MemoryControl, "release", release)
+    assert Run(cloud).to(running(1, most=2)).changed
+    assert [m.name for m in cloud.observe(cloud.ref("demo")).workers()] == ["cpu-1"]
 
 
 def test_machines_that_join_a_cluster_are_rendered_as_such() -> None:
