@@ -11,6 +11,8 @@ from typing import Any
 
 from vcluster import k3s_checks as checks
 from vcluster.spec_checks import RefusedError, Trouble, show
+from vcluster.spec_peek import get as _get
+from vcluster.spec_peek import items as _list
 
 __all__ = [
     "CLOUD",
@@ -40,16 +42,6 @@ _ANY_REGISTRY = {26: 15, 27: 12, 28: 8, 29: 3}
 def knows_any_registry(numbers: tuple[int, ...]) -> bool:
     """Whether a version's ``registries.yaml`` may have ``*`` for all registries."""
     return numbers[1] > max(_ANY_REGISTRY) or numbers[2] >= _ANY_REGISTRY.get(numbers[1], numbers[2] + 1)
-
-
-def _get(data: Any, key: str, default: Any = None) -> Any:
-    value = data.get(key) if isinstance(data, Mapping) else getattr(data, key, None)
-    return default if value is None else value
-
-
-def _list(data: Any, key: str) -> list[Any]:
-    value = _get(data, key)
-    return list(value) if isinstance(value, list | tuple) else []
 
 
 def file(data: Any) -> list[Trouble]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from vcluster import k3s_cross, spec_hub_cross, spec_hub_k3s
 from vcluster.spec_checks import Path, RefusedError, Trouble, seconds, show
+from vcluster.spec_peek import get as _get
+from vcluster.spec_peek import items as _list
 
 __all__ = [
     "MOST_MACHINES",
@@ -31,16 +33,6 @@ LONGEST_HOSTNAME = 63
 DEFAULT_GROUP = "cpu"
 DEFAULT_COUNT = 2
 SOURCES = ("source", "url", "path")
-
-
-def _get(data: Any, key: str, default: Any = None) -> Any:
-    value = data.get(key) if isinstance(data, Mapping) else getattr(data, key, None)
-    return default if value is None else value
-
-
-def _list(data: Any, key: str) -> list[Any]:
-    value = _get(data, key)
-    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _whole(value: Any) -> bool:

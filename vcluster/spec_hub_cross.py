@@ -10,6 +10,8 @@ from typing import Any
 
 from vcluster import people, spans, spec_hub_k3s
 from vcluster.spec_checks import RefusedError, Trouble, nearest, seconds, show
+from vcluster.spec_peek import get as _get
+from vcluster.spec_peek import items as _list
 
 __all__ = [
     "METHODS",
@@ -43,16 +45,6 @@ _RULES: Mapping[str, frozenset[str]] = {
 }
 _LEAST_IDLE_SERVER = 600
 _MOST_PEOPLE = people.FIRST_UID - people.FIRST_PERSON
-
-
-def _get(data: Any, key: str, default: Any = None) -> Any:
-    value = data.get(key) if isinstance(data, Mapping) else getattr(data, key, None)
-    return default if value is None else value
-
-
-def _list(data: Any, key: str) -> list[Any]:
-    value = _get(data, key)
-    return list(value) if isinstance(value, list | tuple) else []
 
 
 def one_place(data: Any) -> list[Trouble]:

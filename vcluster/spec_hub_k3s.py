@@ -10,6 +10,7 @@ from typing import Any
 
 from vcluster import k3s_checks
 from vcluster.spec_checks import RefusedError, Trouble, show
+from vcluster.spec_peek import get as _get
 
 __all__ = ["CORE", "chart_runs_on", "cluster", "first_group"]
 
@@ -17,11 +18,6 @@ CORE = "core"
 """A worker group of this name is for JupyterHub's own pods; without one they are on the servers."""
 
 PLACE = "jupyterhub"
-
-
-def _get(data: Any, key: str, default: Any = None) -> Any:
-    value = data.get(key) if isinstance(data, Mapping) else getattr(data, key, None)
-    return default if value is None else value
 
 
 def first_group(names: list[Any], scheduler: Any) -> int:
