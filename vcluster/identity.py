@@ -66,6 +66,11 @@ class ClusterRef:
         """Ten hex digits of SHA-256 over project, creator and name."""
         return self.known_id or _cluster_id(self.project, self.creator, self.name)
 
+    @property
+    def kubernetes(self) -> str:
+        """What a Kubernetes of this cluster is told to call it: what that makes on the cloud bears this name."""
+        return f"{TAG_PREFIX}-{self.id}"
+
     def tag(self, role: Role | PartKind) -> str:
         """The mark that every resource carries from its create call on: ``vcluster/<id>/<role>``."""
         return f"{TAG_PREFIX}/{self.id}/{role}"

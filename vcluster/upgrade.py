@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from vcluster.members import Members, Node, Program
 from vcluster.model import Health, Machine, Observed, Role
 from vcluster.restore import CALL_TIMEOUT, Restore
 from vcluster.stacks.base import Control, Simulated
+from vcluster.stacks.k3s import fetched
 from vcluster.turn import Turn
 
 if TYPE_CHECKING:
@@ -280,27 +280,18 @@ class Upgrade(Restore):
 _AGAIN = "the same command again goes on with this machine; the others work meanwhile, each with its own version"
 
 
-def _fetched(source: str, sha256: str) -> dict[str, str]:
-    """As new machines are told in :mod:`vcluster.stacks.k3s`, so that both kinds have the same files."""
-    return {
-        "source": "head:" if source.startswith("/") else source,
-        "sha256": sha256,
-        "name": posixpath.basename(source),
-    }
-
-
 def _order(old: ClusterSpec | None, spec: ClusterSpec) -> dict[str, Any]:
     """What a machine is told to get."""
     source, sha256 = spec.kubernetes.program
     if not sha256:
         raise UsageError("nothing is known to check k3s' program by", remedy="give `sha256` beside its source")
-    images = [_fetched(file.source, file.sha256) for file in spec.kubernetes.images]
-    earlier = [_fetched(file.source, file.sha256)["name"] for file in (old.kubernetes.images if old else ())]
+    images = [fetched(file.source, file.sha256) for file in spec.kubernetes.images]
+    earlier = [fetched(file.source, file.sha256)["name"] for file in (old.kubernetes.images if old else ())]
     kept = {image["name"] for image in images}
     drop = [name for name in earlier if name not in kept]
     return {
         "version": spec.kubernetes.version,
-        "program": _fetched(source, sha256),
+        "program": fetched(source, sha256),
         "images": images,
         "drop": drop,
     }

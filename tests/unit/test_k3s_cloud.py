@@ -145,7 +145,7 @@ def test_what_is_made_in_the_project_names_the_cluster() -> None:
     there = cloud()
     all_of_them = containers(objects(k3s_cloud.files(there, PLAIN)))
     name = f"vcluster-{there.ref.id}"
-    assert k3s_cloud.cluster_name(there.ref) == name
+    assert there.ref.kubernetes == name
     assert f"--cluster-name={name}" in all_of_them["openstack-cloud-controller-manager", "manager"]["args"]
     assert f"--cluster={name}" in all_of_them["cinder-csi-controller", "driver"]["args"]
 

@@ -19,7 +19,7 @@ from vcluster.stacks.userdata import File
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
 
-__all__ = ["AGENT", "FILES_PORT", "SERVER", "K3sStack"]
+__all__ = ["AGENT", "FILES_PORT", "SERVER", "K3sStack", "fetched"]
 
 SERVER, AGENT = "server", "agent"
 """Kinds of machines beside the head, which is a server too."""
@@ -54,7 +54,7 @@ class K3sStack(MachineStack):
             "files_port": FILES_PORT,
             "homes": NFS_FOLDER if wants_nfs(site.spec) else "",
             "founded": site.founded,
-            "images": [_fetched(file.source, file.sha256) for file in spec.images],
+            "images": [fetched(file.source, file.sha256) for file in spec.images],
             "pods": {
                 "network": spec.pod_network,
                 "services": spec.service_network,
@@ -62,7 +62,7 @@ class K3sStack(MachineStack):
                 "registry": spec.embedded_registry,
                 "balancers": spec.openstack.given and spec.openstack.load_balancers,
             },
-            "program": _fetched(source, checksum),
+            "program": fetched(source, checksum),
             # On OpenStack a node is known by its machine's uuid.
             "provider_id": k3s_cloud.PROVIDER_ID if any(k3s_cloud.machine_files(site.spec)) else "",
             "server_name": SERVERS,
@@ -130,7 +130,7 @@ _HEAD: tuple[Template, ...] = (
 )
 
 
-def _fetched(source: str, checksum: str) -> dict[str, str]:
+def fetched(source: str, checksum: str) -> dict[str, str]:
     """How a machine gets a file: from an address, or from the head, which this computer hands it to."""
     local = source.startswith("/")
     return {"source": "head:" if local else source, "sha256": checksum, "name": posixpath.basename(source)}

@@ -14,13 +14,11 @@ from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vcluster.identity import TAG_PREFIX
 from vcluster.render import render
 from vcluster.spec_secrets import CREDENTIAL
 from vcluster.stacks.userdata import File
 
 if TYPE_CHECKING:
-    from vcluster.model import ClusterRef
     from vcluster.spec import ClusterSpec
     from vcluster.stacks.base import Site
 
@@ -29,7 +27,6 @@ __all__ = [
     "KUBELET",
     "MANIFESTS",
     "PROVIDER_ID",
-    "cluster_name",
     "files",
     "images",
     "kubelet_args",
@@ -127,7 +124,7 @@ def files(site: Site, components: Collection[str]) -> Iterator[File]:
         return
     config = _configuration(site, octavia="servicelb" not in components)
     values = {
-        "cluster_name": cluster_name(site.ref),
+        "cluster_name": site.ref.kubernetes,
         "config": config,
         "default_class": "local-storage" not in components,
         "images": images(site.spec),
@@ -142,11 +139,6 @@ def files(site: Site, components: Collection[str]) -> Iterator[File]:
     if options.volumes:
         more = {"driver": "cinder.csi.openstack.org", "node_config": _node_configuration(), "sidecars": _ARGUMENTS}
         yield _manifest("cinder-csi", "cinder", {**values, **more})
-
-
-def cluster_name(ref: ClusterRef) -> str:
-    """What load balancers have in their names and volumes in their metadata: by this ``down`` knows them."""
-    return f"{TAG_PREFIX}-{ref.id}"
 
 
 def images(spec: ClusterSpec) -> dict[str, str]:

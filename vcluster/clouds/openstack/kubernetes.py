@@ -19,7 +19,7 @@ from vcluster.clouds.openstack.rest import Json
 from vcluster.identity import TAG_PREFIX
 from vcluster.model import ClusterRef, Part, PartKind
 
-__all__ = ["CSI", "MAKER", "cluster_name", "id_of", "is_own", "part", "sharer"]
+__all__ = ["CSI", "MAKER", "id_of", "is_own", "part", "sharer"]
 
 MAKER = "Kubernetes"
 
@@ -48,11 +48,6 @@ _NAMED = ("csi.storage.k8s.io/pvc", "csi.storage.k8s.io/volumesnapshot")
 """Of the keys under which a volume or snapshot has the name of the object that it was made for."""
 
 
-def cluster_name(ref: ClusterRef) -> str:
-    """What the programs are told, and write."""
-    return f"{TAG_PREFIX}-{ref.id}"
-
-
 def id_of(kind: PartKind, told: Json) -> str:
     """The id of the vcluster cluster whose software made it; empty where it is none's."""
     match = _CLUSTER.fullmatch(_cluster(kind, told))
@@ -61,7 +56,7 @@ def id_of(kind: PartKind, told: Json) -> str:
 
 def is_own(ref: ClusterRef, kind: PartKind, told: Json) -> bool:
     """Whether this cluster's software made it, by every mark that it writes on such a thing."""
-    return _cluster(kind, told) == cluster_name(ref)
+    return _cluster(kind, told) == ref.kubernetes
 
 
 def part(ref: ClusterRef, kind: PartKind, told: Json) -> Part | None:
@@ -85,7 +80,7 @@ def part(ref: ClusterRef, kind: PartKind, told: Json) -> Part | None:
 
 def sharer(ref: ClusterRef, balancer: Json) -> str:
     """Whose Service, of another cluster, has a listener on this load balancer as well: its tag; empty for nobody's."""
-    mine = re.compile(rf"{_SHARES}{re.escape(cluster_name(ref))}_[^_]+(_[^_]*)?")
+    mine = re.compile(rf"{_SHARES}{re.escape(ref.kubernetes)}_[^_]+(_[^_]*)?")
     tags = (str(tag) for tag in balancer.get("tags") or [])
     return next((tag for tag in tags if tag.startswith(_SHARES) and not mine.fullmatch(tag)), "")
 

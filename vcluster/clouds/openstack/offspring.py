@@ -50,7 +50,7 @@ class Offspring:
         bound = {**mine, "fields": ("id", "description", "created_at", "port_id")}
         network = services.network.listing
         # Cinder takes a dictionary in Python's writing.
-        made: Params = {"metadata": str({kubernetes.CSI: kubernetes.cluster_name(ref)})}
+        made: Params = {"metadata": str({kubernetes.CSI: ref.kubernetes})}
         asked = {
             PartKind.LOAD_BALANCER: partial(balancers, services),
             PartKind.FLOATING_IP: partial(
