@@ -8,6 +8,7 @@ import importlib.machinery
 import importlib.util
 import ipaddress
 import ssl
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -73,10 +74,19 @@ def config_of(where: Site, name: str) -> dict[str, Any]:
     return found
 
 
+def beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs find the modules that lie beside them on a machine; each test has its own."""
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    for folder in ("machine", "k3s"):
+        monkeypatch.syspath_prepend(templates() / folder)
+    for name in ("vcluster_reports", "vcluster_kube"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
 def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A program of the machines as a module."""
     loader = importlib.machinery.SourceFileLoader(name.replace("-", "_"), str(templates() / "k3s" / name))
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    beside(monkeypatch)
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec
     module = importlib.util.module_from_spec(spec)

@@ -56,14 +56,16 @@ def node(
     monkeypatch: pytest.MonkeyPatch,
 ) -> ModuleType:
     module = load("vcluster-node", monkeypatch)
-    monkeypatch.setattr(module, "TLS", certificates[0])
-    monkeypatch.setattr(module, "PORT", kubernetes.port)
+    monkeypatch.setattr("vcluster_kube.TLS", certificates[0])
+    monkeypatch.setattr("vcluster_kube.PORT", kubernetes.port)
     monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=kubernetes.command, SubprocessError=SubprocessError))
-    for name in ("STATE", "PROOFS", "REPORTS"):
+    for name in ("STATE", "PROOFS"):
         monkeypatch.setattr(module, name, tmp_path / name)
+    monkeypatch.setattr("vcluster_reports.REPORTS", tmp_path / "REPORTS")
     # Time stands still on a busy machine too. A probe is looked at once; a real one for some seconds.
     clock = SimpleNamespace(time=lambda: NOW, monotonic=time.monotonic, sleep=time.sleep)
     monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr("vcluster_reports.time", clock)
     monkeypatch.setattr(module, "PROBE_SECONDS", 0)
     (tmp_path / "STATE").mkdir()
     (tmp_path / "STATE" / "configured").touch()

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from k3s_machines_kit import beside
 
 from vcluster.resources import templates
 
@@ -102,7 +103,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     loader = importlib.machinery.SourceFileLoader("vcluster_k3s", str(templates() / "k3s" / "vcluster-k3s"))
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    beside(monkeypatch)
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec
     module = importlib.util.module_from_spec(spec)
@@ -170,7 +171,7 @@ def test_a_node_that_fell_silent_is_not_ready_whatever_is_written_of_it(
         {"metadata": {"name": f"cpu-{n}"}, "spec": {"renewTime": stamp(time.time() - age)}}
         for n, age in ((1, 5), (2, 300), (3, 5), (4, 5))
     ]
-    monkeypatch.setattr(machine.module, "call", lambda where: {"items": leases if "leases" in where else nodes})
+    monkeypatch.setattr(machine.module.kube, "call", lambda _, where: {"items": leases if "leases" in where else nodes})
     told = machine.call("nodes")
     assert {name: each["ready"] for name, each in told.items()} == {
         "cpu-1": True,

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import ssl
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -46,7 +47,7 @@ def test_an_api_that_is_not_there_yet(
         for key, value in how.items():
             setattr(kubernetes, key, value)
         assert health(node) == dict.fromkeys(NAMES, "booting")
-    monkeypatch.setattr(node, "PORT", 1)  # nobody listens
+    monkeypatch.setattr("vcluster_kube.PORT", 1)  # nobody listens
     assert health(node) == dict.fromkeys(NAMES, "booting")
     assert capsys.readouterr().err == "Kubernetes does not answer on the head yet\n" * 4
     (node.STATE / "failed").write_text("program\n")
@@ -58,7 +59,7 @@ def test_a_server_of_another_cluster_is_not_believed(
 ) -> None:
     foreign = tls_folder(tmp_path / "foreign")
     (foreign / "server-ca.crt").write_text(authority(Keyring(bytes(32)), "server-ca").certificate)
-    monkeypatch.setattr(node, "TLS", foreign)
+    monkeypatch.setattr("vcluster_kube.TLS", foreign)
     with pytest.raises(node.Sorry, match="CERTIFICATE_VERIFY_FAILED"):
         node.call("GET", "/readyz")
 
@@ -181,7 +182,7 @@ def test_a_machine_that_was_started_anew_has_to_call_again(node: ModuleType, kub
     ],
 )
 def test_kubernetes_times(node: ModuleType, text: str | None, expected: float) -> None:
-    assert node.seconds(text) == expected
+    assert sys.modules["vcluster_kube"].seconds(text) == expected
 
 
 # Reports -------------------------------------------------------------------------------------------------------------
@@ -202,8 +203,8 @@ def test_a_machine_says_that_it_failed(
 ) -> None:
     report(node, monkeypatch, address, "1001")
     assert health(node) == {**READY, name: "failed"}
-    assert (node.REPORTS / name).read_text() == "setup\n"
-    os.utime(node.REPORTS / name, (NOW - 60, NOW - 60))
+    assert (sys.modules["vcluster_reports"].REPORTS / name).read_text() == "setup\n"
+    os.utime(sys.modules["vcluster_reports"].REPORTS / name, (NOW - 60, NOW - 60))
     assert health(node) == READY
 
 
@@ -224,7 +225,7 @@ def test_a_failure_is_heard_before_kubernetes_answers(
 def test_not_everybody_is_believed(node: ModuleType, monkeypatch: pytest.MonkeyPatch, address: str, port: str) -> None:
     with pytest.raises(node.Sorry, match="not believed"):
         report(node, monkeypatch, address, port)
-    assert not node.REPORTS.exists()
+    assert not sys.modules["vcluster_reports"].REPORTS.exists()
 
 
 # The command line ----------------------------------------------------------------------------------------------------

@@ -7,11 +7,14 @@ import runpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from k3s_machines_kit import beside
 
 from vcluster.resources import templates
 from vcluster.stacks.hostlist import compress, runs
 
-expand = runpy.run_path(str(templates() / "slurm" / "vcluster-node"), run_name="node")["expand"]
+with pytest.MonkeyPatch.context() as patch:
+    beside(patch)
+    expand = runpy.run_path(str(templates() / "slurm" / "vcluster-node"), run_name="node")["expand"]
 
 
 @pytest.mark.parametrize(

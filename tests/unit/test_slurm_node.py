@@ -7,12 +7,14 @@ import importlib.util
 import io
 import os
 import random
+import sys
 import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from k3s_machines_kit import beside
 
 from vcluster.resources import templates
 
@@ -61,15 +63,16 @@ class Slurm:
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
     loader = importlib.machinery.SourceFileLoader("vcluster_node", str(templates() / "slurm" / "vcluster-node"))
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    beside(monkeypatch)
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec
     node = importlib.util.module_from_spec(spec)
     loader.exec_module(node)
     fake = Slurm(node)
     monkeypatch.setattr(node, "run", fake.run)
-    for name in ("STATE", "PROOFS", "REPORTS"):
+    for name in ("STATE", "PROOFS"):
         monkeypatch.setattr(node, name, tmp_path / name)
+    monkeypatch.setattr("vcluster_reports.REPORTS", tmp_path / "REPORTS")
     (tmp_path / "STATE").mkdir()
     (tmp_path / "STATE" / "configured").touch()
     return fake
@@ -188,7 +191,7 @@ def test_a_worker_says_that_it_failed(slurm: Slurm, monkeypatch: pytest.MonkeyPa
     answer = health(slurm)
     assert (answer["cpu-1"], answer["cpu-2"]) == ("failed", "ready")
     old = time.time() - 60
-    os.utime(slurm.node.REPORTS / "cpu-1", (old, old))
+    os.utime(sys.modules["vcluster_reports"].REPORTS / "cpu-1", (old, old))
     assert health(slurm)["cpu-1"] == "ready"
 
 

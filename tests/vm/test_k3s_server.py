@@ -129,6 +129,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def helper(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     loader = importlib.machinery.SourceFileLoader("vcluster_k3s", str(templates() / "k3s" / "vcluster-k3s"))
     monkeypatch.setattr("sys.dont_write_bytecode", True)
+    for folder in ("machine", "k3s"):  # where the modules are that lie beside it on a machine
+        monkeypatch.syspath_prepend(templates() / folder)
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec
     module = importlib.util.module_from_spec(spec)
@@ -143,11 +145,12 @@ def helper(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
         "STATE": tmp_path / "state",
         "LOCK": tmp_path / "lock",
         "UNITS": tmp_path / "units",
-        "PORT": PORT,
         "run": server.run,
     }
     for name, value in there.items():
         monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module.kube, "PORT", PORT)
+    monkeypatch.setattr(module.kube, "TLS", server.data / "server/tls")
     return module
 
 

@@ -115,6 +115,7 @@ class K3sStack(MachineStack):
 
 _EVERY: tuple[Template, ...] = (
     (f"{LIBRARY}/fetch", "k3s/fetch", 0o755),
+    (f"{LIBRARY}/vcluster_kube.py", "k3s/vcluster_kube.py", 0o644),
     ("/usr/local/sbin/vcluster-k3s", "k3s/vcluster-k3s", 0o700),
     ("/etc/systemd/network/10-vcluster-flannel.link", "k3s/flannel.link", 0o644),
     (f"{UNITS}/nftables.service.d/vcluster.conf", "k3s/nftables.service.conf", 0o644),

@@ -107,7 +107,7 @@ class MachineStack(ABC):
             head = kind == Role.HEAD
             templates = [*_EVERY, *(_HEAD if head else _OTHERS), *self._templates(site, kind)]
             templates += _EXPIRING if head and values["expiring"] else ()
-            rendered = [File(path, _lean(render(name, **values)), mode) for path, name, mode in templates]
+            rendered = [File(path, _lean(path, render(name, **values)), mode) for path, name, mode in templates]
             made = [*self._made(site, kind, values), *self._data(site, kind, values)]
             texts[kind] = (values, write_files([*rendered, *made]))
         return texts[kind]
@@ -141,6 +141,7 @@ _EVERY: tuple[Template, ...] = (
     (f"{UNITS}/apt-daily.timer.d/vcluster.conf", "machine/apt-timer.conf", 0o644),
     (f"{UNITS}/apt-daily-upgrade.timer.d/vcluster.conf", "machine/apt-timer.conf", 0o644),
     (f"{LIBRARY}/wait-for", "machine/wait-for", 0o755),
+    (f"{LIBRARY}/vcluster_reports.py", "machine/vcluster_reports.py", 0o644),
 )
 _HEAD: tuple[Template, ...] = (
     (f"{UNITS}/vcluster-report.socket", "machine/vcluster-report.socket.j2", 0o644),
@@ -202,8 +203,8 @@ def _facts(site: Site) -> dict[str, Any]:
     }
 
 
-def _lean(text: str) -> str:
-    return lean(text) if text.startswith("#!/usr/bin/python3") else text
+def _lean(path: str, text: str) -> str:
+    return lean(text) if path.endswith(".py") or text.startswith("#!/usr/bin/python3") else text
 
 
 def lines(texts: Sequence[str]) -> str:
