@@ -172,6 +172,7 @@ class Goal:
         job_patience: seconds that jobs may go on running while a cluster is stopped or shelved.
         keep_volumes: with ABSENT, let the volumes stay that people have files on.
         doors: the head's ports that are for people, beside SSH.
+        self_contained: what runs on the cluster makes nothing on the cloud.
         peers: machines that are with the head several of one kind: while most of all these are on, a head that is lost
             takes nothing with it, and is made anew to join them. Empty: everything hangs on the head.
         zones: the cloud's availability zones, where this run had to ask; a machine for which there was no host is made
@@ -202,6 +203,7 @@ class Goal:
     job_patience: float = 0.0
     keep_volumes: bool = False
     doors: tuple[int, ...] = ()
+    self_contained: bool = False
     peers: frozenset[str] = frozenset()
     zones: tuple[str, ...] = ()
 

@@ -287,6 +287,7 @@ class Machine:
         endpoint: how it is reached from outside (the head), or None.
         doors: where its other ports are reached from outside, by port (a head that is asked for them).
         host_key: the head's public SSH host key, as its create call said it; empty where the cloud does not keep it.
+        self_contained: what runs on it makes nothing on the cloud, as its create call said; False: nobody knows.
     """
 
     uuid: str
@@ -302,6 +303,7 @@ class Machine:
     fault: str = ""
     endpoint: Endpoint | None = None
     host_key: str = ""
+    self_contained: bool = False
     doors: Mapping[int, Endpoint] = field(default_factory=lambda: MappingProxyType({}), hash=False)
 
     @property
@@ -335,6 +337,7 @@ class MachineRequest:
         zone: availability zone, or empty.
         host_key: the head's public SSH host key, to be kept with the machine for other computers to read.
         doors: its ports that shall be reached from outside beside SSH, where that does not go by itself.
+        self_contained: what will run on it makes nothing on the cloud; to be kept with the machine, too.
     """
 
     name: str
@@ -349,13 +352,10 @@ class MachineRequest:
     zone: str = ""
     host_key: str = ""
     doors: tuple[int, ...] = ()
+    self_contained: bool = False
 
     def __repr__(self) -> str:
         return f"MachineRequest({self.name!r}, {self.flavor.name!r}, port={self.port.uuid!r})"
-
-
-_NOTHING: Mapping[str, str] = MappingProxyType({})
-_NO_HEALTH: Mapping[str, Health] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,8 +372,8 @@ class Observed:
     networks: tuple[Network, ...] = ()
     ports: tuple[Port, ...] = ()
     machines: tuple[Machine, ...] = ()
-    notes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
-    health: Mapping[str, Health] = field(default_factory=lambda: _NO_HEALTH)
+    notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    health: Mapping[str, Health] = field(default_factory=lambda: MappingProxyType({}))
     parts: tuple[Part, ...] = ()
 
     @property

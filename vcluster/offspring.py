@@ -1,6 +1,7 @@
 """What a cluster's own software made on the cloud: load balancers, volumes and the like that a Kubernetes asked for.
 
 Nobody looks for it but who takes the cluster down: to all others it is people's work on the cluster, as files are.
+A run that found the cluster without its head, as another one left it, does not know whether there is any, and looks.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Offspring:
     def __init__(self, cloud: Cloud, ref: ClusterRef) -> None:
         self._cloud, self._ref = cloud, ref
         self._more = 0
+        self._none = False
         self.unseen = ""
 
     def looks_again(self) -> bool:
@@ -39,8 +41,15 @@ class Offspring:
         self._more = self._more + 1 if self.unseen else 0
         return 0 < self._more <= LOOKS
 
+    def learn(self, observed: Observed) -> None:
+        """Remember of a picture whether there can be any: a later one may show no head any more."""
+        self._none = self._none or (observed.head is not None and observed.head.self_contained)
+
     def beside(self, observed: Observed) -> Observed:
-        """The same picture of the cluster with it."""
+        """The same picture of the cluster with it. Where the head says that there is none, the cloud is not asked."""
+        self.learn(observed)
+        if self._none:
+            return observed
         try:
             found = tuple(self._cloud.offspring(self._ref))
         except CloudError as error:

@@ -181,6 +181,7 @@ class Acts:
             zone=slot.zone,
             host_key=self._host_key if slot.role is Role.HEAD else "",
             doors=self._goal.doors if slot.role is Role.HEAD else (),
+            self_contained=self._goal.self_contained,
         )
         self._ledger.created(self._cloud.create_machine(self._ref, request))
 

@@ -206,6 +206,8 @@ class View:
     def take(self, observed: Observed, began: float) -> bool:
         """Take somebody else's look at everything as one's own first; whether it is young enough for that."""
         self._see(own(observed, self._ref), began)
+        if self._offspring is not None:
+            self._offspring.learn(self._listed)
         return self._cloud.now() - began <= TAKEN_FOR
 
     def look(self, how: Look, *, ask: bool = True) -> Observed:

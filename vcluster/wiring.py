@@ -67,6 +67,7 @@ def goal_of(
         claim=claim,
         notes={key: value for key, value in notes.items() if value and key not in observed.notes},
         doors=forwarded(spec),
+        self_contained=stack_for(spec.scheduler).self_contained,
         peers=frozenset(spec.peers),
     )
 

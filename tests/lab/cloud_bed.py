@@ -178,6 +178,7 @@ class Small:
                 volume=(volumes or {}).get(port.name, ""),
                 zone=zone,
                 host_key="ssh-ed25519 AAAA" if role is Role.HEAD else "",
+                self_contained=role is Role.HEAD,
             )
             made.append(cloud.create_machine(ref, request))
         return made

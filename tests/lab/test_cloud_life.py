@@ -72,6 +72,8 @@ def test_a_life(bed: Bed, cloud: OpenStackCloud, small: Small) -> None:
     assert head.endpoint is not None
     assert head.endpoint.host.startswith("127.100.")
     assert head.host_key == "ssh-ed25519 AAAA"
+    assert head.self_contained
+    assert not any(m.self_contained for m in again.workers())
     assert [(m.group, m.flavor, m.role) for m in again.workers()] == [("cpu", FLAVOR, Role.WORKER)] * 2
     assert cloud.layout(ref, small.wishes, again).network is None
 

@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 SPEC = """
 name: demo
 cloud: alice
+scheduler: k3s
 image: debian-12
 head: {flavor: m3.tiny}
 workers: [{name: cpu, count: 2, flavor: m3.tiny}]

@@ -12,7 +12,7 @@ from vcluster.actions import Goal, Power
 from vcluster.clouds.memory import Fault, FaultScript, MemoryCloud
 from vcluster.errors import ConflictError, PermanentError, TemporaryError
 from vcluster.events import Event, Log
-from vcluster.model import ClusterRef, Part, PartKind
+from vcluster.model import ClusterRef, Part, PartKind, Role
 from vcluster.offspring import LOOKS
 from vcluster.plan import plan
 from vcluster.reconcile_left import STAYS
@@ -111,7 +111,13 @@ def test_a_neighbours_stays() -> None:
 
 # What a person sees -------------------------------------------------------------------------------------------------
 
-SPEC = {"name": "demo", "cloud": "memory", "head": {"root_disk": "20G"}, "workers": [{"name": "cpu", "count": 1}]}
+SPEC = {
+    "name": "demo",
+    "cloud": "memory",
+    "scheduler": "k3s",
+    "head": {"root_disk": "20G"},
+    "workers": [{"name": "cpu", "count": 1}],
+}
 
 
 @pytest.fixture
@@ -182,6 +188,27 @@ def test_a_cluster_of_which_nothing_else_is_left(tmp_path: Path, *, parts: bool)
     (found,) = sweep(cloud=cloud, home=tmp_path)
     assert [(thing.kind, thing.name) for thing in found.things] == [("volume", "default/data")]
     assert cloud.resources() == []
+
+
+@pytest.mark.parametrize(("scheduler", "looks"), [("slurm", False), ("k3s", True)])
+def test_what_makes_nothing_on_the_cloud_is_not_asked_for_it(
+    cloud: MemoryCloud, tmp_path: Path, scheduler: str, *, looks: bool
+) -> None:
+    demo = Cluster(ClusterSpec.model_validate({**SPEC, "scheduler": scheduler}), cloud=cloud, home=tmp_path)
+    demo.up()
+    assert Cluster("demo", cloud=cloud, home=tmp_path).down().changed
+    assert ("offspring" in cloud.calls) is looks
+    assert cloud.resources() == []
+
+
+def test_who_finds_no_head_does_not_know_and_looks() -> None:
+    cloud = fresh()
+    Run(cloud).to(whole(cloud, 1, self_contained=True))
+    (head,) = (m for m in cloud.observe(cloud.ref("demo")).machines if m.role is Role.HEAD)
+    cloud.delete_machine(cloud.ref("demo"), head.uuid)
+    cloud.clock.sleep(60.0)
+    born(cloud)
+    clean(cloud)
 
 
 # What goes wrong ----------------------------------------------------------------------------------------------------

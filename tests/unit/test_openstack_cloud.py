@@ -176,7 +176,8 @@ def test_notes_on_nothing(fake: FakeCloud, cloud: OpenStackCloud) -> None:
 @pytest.mark.usefixtures("flavors")
 def test_a_machine_is_one_request_that_says_all(fake: FakeCloud, cloud: OpenStackCloud) -> None:
     fake.nova("POST", "/servers", status_code=202, json={"server": {"id": "s1"}})
-    machine = cloud.create_machine(REF, machine_request(zone="nova", host_key="ssh-ed25519 AAAA"))
+    machine = cloud.create_machine(REF, machine_request(zone="nova", host_key="ssh-ed25519 AAAA", self_contained=True))
+    assert machine.self_contained
     assert (machine.uuid, machine.state, machine.address) == ("s1", MachineState.BUILD, "10.0.0.5")
     body = request(fake, "POST", "/servers")["server"]
     assert body["name"] == "demo-cpu-1"
@@ -189,6 +190,7 @@ def test_a_machine_is_one_request_that_says_all(fake: FakeCloud, cloud: OpenStac
         "vcluster-group": "cpu",
         "vcluster-port": "p1",
         "vcluster-host-key": "ssh-ed25519 AAAA",
+        "vcluster-self-contained": "yes",
     }
     assert body["tags"] == ["vcluster", f"vcluster-{REF.id}"]
     assert (body["networks"], body["config_drive"]) == ([{"port": "p1"}], True)

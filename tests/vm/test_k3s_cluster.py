@@ -187,6 +187,7 @@ def boot_id(demo: Kubernetes) -> str:
 
 
 def test_the_head_reboots_and_all_is_as_it_was(cli: Cli, demo: Kubernetes) -> None:
+    demo.kubectl("create", "configmap", "kept", "--from-literal=word=kept")
     before = boot_id(demo)
     demo.on("head", "sudo systemd-run --on-active=1 /sbin/reboot", check=False)
     end = time.monotonic() + 600
@@ -195,4 +196,4 @@ def test_the_head_reboots_and_all_is_as_it_was(cli: Cli, demo: Kubernetes) -> No
         time.sleep(2)
     cli("up", str(demo.spec), "--yes", "--json", timeout=3600)
     assert demo.nodes()["head"]
-    assert demo.kubectl("get", "secret", "probe", "-o", "name") == "secret/probe\n"
+    assert demo.kubectl("get", "configmap", "kept", "-o", "name") == "configmap/kept\n"

@@ -280,6 +280,7 @@ class MemoryCloud(MemoryProject):
                 endpoint=Endpoint("127.0.0.1", 22) if head else None,
                 doors={port: Endpoint("127.0.0.1", 20000 + port) for port in request.doors},
                 host_key=request.host_key,
+                self_contained=request.self_contained,
             )
             trouble, after = self.faults.machine(request.name, request.zone)
             self.store.machines[machine.uuid] = Entry(

@@ -55,9 +55,14 @@ class Site:
 
 
 class Stack(Protocol):
-    """Files, install steps and configuration of one scheduler."""
+    """Files, install steps and configuration of one scheduler.
+
+    Attributes:
+        self_contained: it makes nothing on the cloud by itself, so that nobody looks for that when the cluster goes.
+    """
 
     name: str
+    self_contained: bool
 
     def install_script(self, spec: ClusterSpec) -> str:
         """The slow, cluster-independent steps: a shell script that root runs in an image or at first boot."""

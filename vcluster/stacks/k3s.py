@@ -35,6 +35,7 @@ class K3sStack(MachineStack):
     """k3s as a :class:`vcluster.stacks.base.Stack`. Safe to use from several threads."""
 
     name = "k3s"
+    self_contained = False  # nor without components: people install their own cloud controller or storage driver
 
     def _kind(self, slot: Slot) -> str:
         if slot.role is Role.HEAD:

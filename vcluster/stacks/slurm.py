@@ -37,6 +37,7 @@ class SlurmStack(MachineStack):
     """The Slurm scheduler as a :class:`vcluster.stacks.base.Stack`. Safe to use from several threads."""
 
     name = "slurm"
+    self_contained = True
 
     def _installed(self, spec: ClusterSpec) -> dict[str, Any]:
         return {"hub": jupyterhub.installed(spec)}

@@ -145,6 +145,7 @@ class Maker:
             started=now,
             endpoint=None,
             host_key=request.host_key,
+            self_contained=request.self_contained,
         )
         return pictures.reached(machine, self._known.public())
 
@@ -155,6 +156,8 @@ class Maker:
         }
         if request.host_key:
             metadata[marks.HOST_KEY] = request.host_key
+        if request.self_contained:
+            metadata[marks.SELF_CONTAINED] = "yes"
         body: Json = {
             "name": f"{ref.name}-{request.name}",
             "flavorRef": self._lookups.flavor_id(request.flavor.name),

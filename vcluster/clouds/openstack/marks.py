@@ -23,6 +23,7 @@ __all__ = [
     "MARK",
     "OPEN",
     "PORT",
+    "SELF_CONTAINED",
     "SLOT",
     "Signature",
     "check_note",
@@ -49,6 +50,7 @@ SLOT = "vcluster-slot"
 GROUP = "vcluster-group"
 PORT = "vcluster-port"
 HOST_KEY = "vcluster-host-key"
+SELF_CONTAINED = "vcluster-self-contained"
 KEPT = "vcluster-kept"
 OPEN = "vcluster-open"
 """A tag of a security group that had all the rules it needs without ours."""

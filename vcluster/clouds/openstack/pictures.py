@@ -134,6 +134,7 @@ def machine(ref: ClusterRef, server: Json, ports: Mapping[str, Port], told: floa
         started=max(moment(server.get("created")), told),
         fault=str((server.get("fault") or {}).get("message", "")) or _asleep(server),
         host_key=metadata.get(marks.HOST_KEY, ""),
+        self_contained=metadata.get(marks.SELF_CONTAINED) == "yes",
     )
 
 
