@@ -23,13 +23,14 @@ from vcluster.events import Done, StepFinished, StepStarted
 from vcluster.kubeconfig import Kubeconfig, taken
 from vcluster.members import Link, Members, Node, RemoteLink
 from vcluster.model import CommandResult, Endpoint, Machine, MachineState, Observed, Role
+from vcluster.plan_peers import is_peer
 from vcluster.remote import Remote
 from vcluster.stacks.base import ADMIN_USER, Simulated
 
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
 
-__all__ = ["Kubernetes", "is_peer", "with_remedy"]
+__all__ = ["Kubernetes", "with_remedy"]
 
 POLL = 5.0
 SSH_PORT = 22
@@ -202,11 +203,6 @@ class _Pretended:
             return result
         sink.write(result.stdout.encode(errors="surrogateescape"))
         return CommandResult("", result.stderr, result.exit_code)
-
-
-def is_peer(machine: Machine) -> bool:
-    """Whether a machine is a server beside the head."""
-    return machine.role is Role.WORKER and machine.group == Role.HEAD
 
 
 def _natural(name: str) -> tuple[str, int]:

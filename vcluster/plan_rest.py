@@ -1,4 +1,7 @@
-"""Plans toward a cluster at rest: drained, and then stopped, or with its head on the shelf and its workers gone."""
+"""Plans toward a cluster at rest: drained, and then stopped, or with its head on the shelf and its workers gone.
+
+A head that is one of several goes on the shelf with all of them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from vcluster.actions import Action, Goal, Plan, Power, Verb, Wave
 from vcluster.model import Health, Machine, MachineState, Observed, PartKind, Role
 from vcluster.plan_limits import stays, stuck
 from vcluster.plan_parts import delete_part
+from vcluster.plan_peers import rest_with_head
 
 __all__ = ["plan_rest"]
 
@@ -22,6 +26,7 @@ def plan_rest(goal: Goal, seen: Observed, now: float) -> Plan:
     actions: list[Action] = []
     waiting: list[str] = []
     resting: list[Machine] = []
+    lasting = rest_with_head(seen.machines) if shelving else frozenset[str]()
     for machine in seen.workers():
         health = seen.health.get(machine.name, Health.UNKNOWN)
         if health is Health.READY:
@@ -34,7 +39,7 @@ def plan_rest(goal: Goal, seen: Observed, now: float) -> Plan:
                 waiting.append(f"{machine.name} to be gone")
         elif machine.state is MachineState.BUILD and not shelving and not stuck(goal, machine, now):
             waiting.append(f"{machine.name} to be built")
-        elif shelving or machine.state not in _OFF:
+        elif machine.uuid not in lasting and (shelving or machine.state not in _OFF):
             resting.append(machine)
     verb = Verb.DELETE_MACHINE if shelving else Verb.STOP
     wave = Wave.NETWORK if actions else Wave.REPAIR
@@ -45,7 +50,7 @@ def plan_rest(goal: Goal, seen: Observed, now: float) -> Plan:
     actions += [Action(Verb.DELETE_MACHINE, Wave.REPAIR, (m.name,), (m.uuid,), why) for m, why in again]
     if shelving:
         actions += _volumes_left(seen)
-    return _with_head(seen, actions, waiting, shelving=shelving)
+    return _with_head(seen, actions, waiting, lasting, shelving=shelving)
 
 
 def _volumes_left(seen: Observed) -> list[Action]:
@@ -55,16 +60,19 @@ def _volumes_left(seen: Observed) -> list[Action]:
     return [delete_part(part, "no machine uses it") for part in volumes if part.name not in names]
 
 
-def _with_head(seen: Observed, actions: list[Action], waiting: list[str], *, shelving: bool) -> Plan:
+def _with_head(
+    seen: Observed, actions: list[Action], waiting: list[str], lasting: frozenset[str], *, shelving: bool
+) -> Plan:
     """The head serves /home: it goes last, when no worker is on any more."""
     hopeless, last = "", []
-    for head in (m for m in seen.machines if m.role is Role.HEAD):
+    for head in (m for m in seen.machines if m.role is Role.HEAD or m.uuid in lasting):
         if head.state in (MachineState.BUILD, MachineState.DELETING):
             waiting.append(f"{head.name} ({head.state})")
         elif shelving and head.state is MachineState.ERROR:
             if actions or waiting:
                 continue  # its workers go all the same: they cost, and have nobody's files
-            hopeless = f"the head is in ERROR and cannot be shelved: {head.fault or 'the cloud does not say why'}"
+            name = "the head" if head.role is Role.HEAD else head.name
+            hopeless = f"{name} is in ERROR and cannot be shelved: {head.fault or 'the cloud does not say why'}"
         elif shelving and head.state is not MachineState.SHELVED:
             last.append(Action(Verb.SHELVE, Wave.FINISH, (head.name,), (head.uuid,)))
         elif head.state in _ON:

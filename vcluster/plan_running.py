@@ -14,6 +14,7 @@ from vcluster.plan_claim import Claim, Standing, judge
 from vcluster.plan_faults import is_about_quota, is_without_host, placed
 from vcluster.plan_limits import UNREACHED, expired, port_lost, stays, stuck, unlisted
 from vcluster.plan_parts import StandingParts, Volumes, healed_notes, plan_parts, plan_volumes
+from vcluster.plan_peers import carry, remain
 
 __all__ = ["Running"]
 
@@ -77,7 +78,7 @@ class Running:
         if self.claim.standing is Standing.FOREIGN:
             return self._stand_back()
         lost_head = self.head is None or self.head.state is MachineState.DELETING
-        if lost_head and self.was_ready and not self._peers_carry():
+        if lost_head and self.was_ready and not remain(self.machines, self.goal.peers):
             self._rebuild()
         if self.claim.standing is Standing.ABANDONED and not self._take_over():
             return self._result(())
@@ -190,12 +191,6 @@ class Running:
         wave, notes = Wave.REPAIR if going else Wave.FINISH, {NOTE_READY: ""}
         self.actions.append(Action(Verb.NOTE, wave, ("rebuild",), why=why, destroys_data=True, notes=notes))
 
-    def _peers_carry(self) -> bool:
-        """Whether the head is one of several of its kind, and most of them are on without it."""
-        machines = (self.machines.get(name) for name in self.goal.peers)
-        on = sum(machine is not None and machine.state is MachineState.ACTIVE for machine in machines)
-        return 2 * on > len(self.goal.peers) + 1
-
     def _mend(self, machine: Machine) -> None:
         if machine.name in self.leaving:
             return
@@ -207,8 +202,10 @@ class Running:
                 self._wait_gone(machine, machine.name)
             elif machine.name in self.goal.wanted:
                 self.lost.setdefault(machine.name, late)
-        elif unwanted and (machine.role is not Role.HEAD or self._peers_carry()):
+        elif unwanted and (machine.role is not Role.HEAD or carry(self.machines, self.goal.peers, self.seen.health)):
             self._let_go(machine)
+        elif unwanted and self.goal.peers and machine.state is MachineState.ACTIVE:
+            self.waiting.append("most of the head's peers to be ready, before it is made anew")
         elif late:
             self._failed(machine, late)
         elif machine.state is MachineState.BUILD:

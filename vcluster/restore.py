@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 from vcluster.errors import CancelledError, CloudError, DeadlineError, UsageError
 from vcluster.k3s_checks import numbers
 from vcluster.kube_backup import Facts, KubeBackup, write
-from vcluster.kubernetes import Kubernetes, is_peer, with_remedy
+from vcluster.kubernetes import Kubernetes, with_remedy
 from vcluster.members import Members
 from vcluster.model import Machine, Observed, Role
+from vcluster.plan_peers import is_peer
 from vcluster.runner import Confirm
 from vcluster.turn import Turn
 from vcluster.views import PlannedAction, PlanView

@@ -13,9 +13,10 @@ from vcluster.actions import NOTE_SPEC
 from vcluster.changes import UPGRADES, ChangeKind, remedies, spec_changes
 from vcluster.errors import CancelledError, CloudError, DeadlineError, PermanentError, UsageError, VclusterError
 from vcluster.k3s_checks import numbers
-from vcluster.kubernetes import POLL, is_peer, with_remedy
+from vcluster.kubernetes import POLL, with_remedy
 from vcluster.members import Members, Node, Program
 from vcluster.model import Health, Machine, Observed, Role
+from vcluster.plan_peers import is_peer
 from vcluster.restore import CALL_TIMEOUT, Restore
 from vcluster.stacks.base import Control, Simulated
 from vcluster.stacks.k3s import fetched

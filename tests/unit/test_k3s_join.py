@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import subprocess
@@ -35,6 +36,7 @@ class Host:
 
     Attributes:
         ports: where on the loopback the servers at these addresses are; nobody is at others.
+        listening: addresses where k3s runs, whether it answers or not.
         waited: called each time that it waits, with how often it did before.
         asked: the URLs that it asked.
     """
@@ -42,6 +44,7 @@ class Host:
     program: ModuleType
     folder: Path
     ports: dict[str, int] = field(default_factory=dict)
+    listening: set[str] = field(default_factory=set)
     waited: Any = None
     asked: list[str] = field(default_factory=list)
     naps: int = 0
@@ -65,6 +68,11 @@ class Host:
             raise StillWaitingError
         if self.waited is not None:
             self.waited(self.naps)
+
+    def connect(self, where: tuple[str, int], timeout: float) -> Any:
+        if where[0] not in self.listening:
+            raise ConnectionRefusedError
+        return contextlib.nullcontext()
 
     def urlopen(self, asked: Any, **more: Any) -> Any:
         """The real one, led to the loopback."""
@@ -90,7 +98,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(module, "FACTS", tmp_path / "join.json")
     monkeypatch.setattr(module, "CONFIG", made.config)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: made.naps, sleep=made.sleep, time=lambda: 7))
-    monkeypatch.setattr(module, "socket", SimpleNamespace())
+    monkeypatch.setattr(module, "socket", SimpleNamespace(create_connection=made.connect))
     requests = SimpleNamespace(urlopen=made.urlopen, Request=urllib.request.Request)
     monkeypatch.setattr(module, "urllib", SimpleNamespace(error=urllib.error, request=requests))
     folders = SimpleNamespace(TemporaryDirectory=lambda dir: tempfile.TemporaryDirectory(dir=tmp_path))  # noqa: A006
@@ -124,6 +132,53 @@ def test_who_has_a_database_goes_on_with_it(host: Host, name: str, founded: bool
     assert host.boot(name, founded=founded) == ["cluster-init: true"]
     assert host.asked == []
     assert set(peer.nodes) == set(SERVERS)
+
+
+@pytest.mark.parametrize("name", ["head", "head-2"])
+@pytest.mark.parametrize("founded", [False, True])
+def test_who_was_taken_out_of_the_others_database_joins_them_again(
+    host: Host, name: str, founded: bool, peer: Kubernetes
+) -> None:
+    host.program.MEMBER.mkdir(parents=True)
+    (host.program.MEMBER / "old").write_text("kept")
+    (host.program.MEMBER.parent / "tombstone").touch()
+    with pytest.raises(StillWaitingError):
+        host.boot(name, founded=founded)
+    with pytest.raises(StillWaitingError):
+        host.boot(name, founded=founded)  # at its second start it knows it still
+    host.ports = {SERVERS["head-3"]: peer.port}
+    assert host.boot(name, founded=founded) == ["server: https://10.77.0.12:6443"]
+    assert (host.program.MEMBER.parent.with_name("etcd-removed") / "member/old").read_text() == "kept"
+    assert not host.program.MEMBER.exists()
+
+
+def test_who_joined_again_goes_on_with_its_new_database(host: Host) -> None:
+    host.program.MEMBER.mkdir(parents=True)
+    host.program.MEMBER.parent.with_name("etcd-removed").mkdir()
+    assert host.boot("head") == ["cluster-init: true"]
+
+
+def test_a_head_that_is_alone_keeps_its_database_whatever_k3s_wrote(host: Host) -> None:
+    host.program.MEMBER.mkdir(parents=True)
+    (host.program.MEMBER.parent / "tombstone").touch()
+    assert host.boot("head", servers={"head": "10.77.0.10"}) == ["cluster-init: true"]
+    assert host.program.MEMBER.is_dir()
+
+
+def test_the_head_does_not_begin_beside_a_server_that_is_too_busy_to_answer(host: Host, peer: Kubernetes) -> None:
+    def answers(naps: int) -> None:
+        if naps == 3:
+            host.ports = {SERVERS["head-2"]: peer.port}
+
+    host.listening, host.waited = {SERVERS["head-2"]}, answers
+    assert host.boot("head") == ["server: https://10.77.0.11:6443"]
+
+
+def test_the_head_begins_in_the_end_beside_what_never_answers(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.listening = {SERVERS["head-2"]}
+    monkeypatch.setattr(host.program, "BUSY", 4)
+    assert host.boot("head") == ["cluster-init: true"]
+    assert host.naps == 4
 
 
 @pytest.mark.parametrize(("name", "founded"), [("head", True), ("head-2", False), ("head-2", True)])
