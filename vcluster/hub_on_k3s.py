@@ -33,13 +33,21 @@ __all__ = ["ChartAccess", "Tell"]
 Tell = Callable[[str, str, float], CommandResult]
 """Runs a command line on the head with a standard input, for so many seconds at most."""
 
+INSTALLING, FAILED = "pending-install", "failed"
+"""What helm calls them."""
 KUBECTL = "sudo -n /usr/local/bin/k3s kubectl"
 READY = f"{KUBECTL} -n {chart.NAMESPACE} wait --for=condition=Available --timeout=20s deployment/hub deployment/proxy"
-_RECORD = f"-n {chart.NAMESPACE} %s secret -l owner=helm,name={chart.RELEASE},status=failed"
-FAILED = f"{KUBECTL} {_RECORD % 'get'} -o name"
-"""helm's own record. The HelmChart says so only after a thousand tries."""
+_OURS = f"-n {chart.NAMESPACE} %s secret -l owner=helm,name={chart.RELEASE}"
+RECORDS = f"{KUBECTL} {_OURS % 'get'} -o jsonpath='{{.items[*].metadata.labels.status}}'"
+"""How each revision stands that helm has a record of. The HelmChart says of a failure only after a thousand tries."""
+_FORGET = f"{_OURS % 'delete'},status={FAILED}"
+FORGET = f"{KUBECTL} {_FORGET}"
 LOOK_EVERY = 5.0
 SECONDS = 60.0
+ANEW_SECONDS = 300.0
+"""So long after ``up`` came, an install that failed is one of before, or was ended by what ``up`` changed: k3s looks at
+manifests every 15 s, helm has 30 s to end, and the next job must start to see what is left. One of its own takes longer
+to fail: it has half an hour."""
 
 
 class ChartAccess(Access):
@@ -91,7 +99,7 @@ class ChartAccess(Access):
         """Have the head know its address and the spec's people, and wait until the Hub and its proxy run.
 
         Raises:
-            SpecError: the domain does not point at the head.
+            SpecError: the domain does not point at the head, or a Hub that was never begun lacks a secret.
             CloudError: the head did not answer, or the chart could not be installed.
             DeadlineError: time was up before.
             CancelledError: ``cancel`` was set.
@@ -101,10 +109,15 @@ class ChartAccess(Access):
         words = None
         with self._head(endpoint) as tell:
             try:
-                if _put(tell, list(chart.files(site, url))):
+                if changed := [file for file in chart.files(site, url) if not _lies(tell, file)]:
+                    if any(file.path in chart.INPUTS for file in changed):
+                        self._await_install(tell, cancel, end)
+                    _put(tell, changed)
                     self._log("the Hub's manifests on the head are new: Kubernetes brings the Hub to that")
                 words = self._chart_passwords(spec)
             except SpecError as error:  # it runs with the secrets that it has
+                if not _content(tell, chart.CHART_FILE):
+                    raise
                 self._log(f"the Hub stays as it is, a secret is not here: {error}", level="warning")
             self._await_chart(tell, cancel, end)
         authority = "" if spec.jupyterhub and spec.jupyterhub.domain else front_authority(site.keyring).certificate
@@ -119,42 +132,96 @@ class ChartAccess(Access):
         slots = tuple(slot for slot in spec.slots(self.cloud.flavor))
         return Site(self.ref, spec, network, slots, ports, keyring, self.cloud.guarded, SpecSecrets(spec), founded=True)
 
+    def _await_install(self, tell: Tell, cancel: threading.Event, end: float) -> None:
+        """Wait until helm is not at the first install: what is changed then ends it, and k3s does not begin it anew.
+
+        An upgrade that is ended so it does begin anew.
+
+        Raises:
+            DeadlineError: time was up before.
+            CancelledError: ``cancel`` was set.
+        """
+        told = False
+        while (answer := tell(RECORDS, "", SECONDS)).exit_code or INSTALLING in answer.stdout.split():
+            if not told:
+                self._log("Kubernetes installs the Hub as it was before: what is new comes after that")
+                told = True
+            self._pause(
+                cancel, end, _last(answer) if answer.exit_code else "Kubernetes still installs the one of before"
+            )
+
     def _await_chart(self, tell: Tell, cancel: threading.Event, end: float) -> None:
+        """Wait until the Hub and its proxy run.
+
+        Raises:
+            PermanentError: the chart could not be installed.
+            DeadlineError: time was up before.
+            CancelledError: ``cancel`` was set.
+        """
         clock, told = clock_of(self.cloud), False
-        kubectl = f"vcluster ssh {self.name} -- sudo k3s kubectl"
-        remedy = (
-            f"`{kubectl} -n {chart.SYSTEM} logs job/helm-install-{chart.RELEASE}` says more, and `{kubectl} "
-            f"-n {chart.NAMESPACE} get pods`; then `vcluster up` again"
-        )
-        again = f"; before that `{kubectl} {_RECORD % 'delete'}` has Kubernetes try again"
+        early = clock.now() + ANEW_SECONDS
         while (answer := tell(READY, "", SECONDS)).exit_code:
             if not told:
                 self._log("the Hub is on its way: every worker gets the notebooks' image first")
                 told = True
-            if tell(FAILED, "", SECONDS).stdout.strip():
+            if FAILED in (records := tell(RECORDS, "", SECONDS).stdout.split()):
                 # Nothing is tried again: what there is stays as it is (failurePolicy).
-                raise PermanentError("Kubernetes could not install the Hub", remedy=remedy + again)
-            if clock.now() >= end:
-                why = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
-                raise DeadlineError(f"time is up: the Hub does not run yet: {why}", remedy=remedy)
-            clock.sleep(LOOK_EVERY, cancel)
-            if cancel.is_set():
-                raise CancelledError("interrupted before the Hub ran")
+                never = set(records) == {FAILED}
+                if not never or clock.now() >= early or tell(FORGET, "", SECONDS).exit_code:
+                    remedy = self._look("" if never and clock.now() >= early else _FORGET)
+                    raise PermanentError("Kubernetes could not install the Hub", remedy=remedy)
+                # There is nothing to keep, and without the record the job that waits for somebody installs it.
+                self._log("the Hub's install failed or was interrupted before it ever ran: Kubernetes begins it anew")
+            self._pause(cancel, end, _last(answer))
+
+    def _pause(self, cancel: threading.Event, end: float, why: str) -> None:
+        """Until the next look.
+
+        Raises:
+            DeadlineError: time is up.
+            CancelledError: ``cancel`` was set.
+        """
+        clock = clock_of(self.cloud)
+        if clock.now() >= end:
+            raise DeadlineError(f"time is up: the Hub does not run yet: {why}", remedy=self._look())
+        clock.sleep(LOOK_EVERY, cancel)
+        if cancel.is_set():
+            raise CancelledError("interrupted before the Hub ran")
+
+    def _look(self, before: str = "") -> str:
+        """Where more is told, and what to do; ``before`` is what kubectl has to do first."""
+        kubectl = f"vcluster ssh {self.name} -- sudo k3s kubectl"
+        first = f"; before that `{kubectl} {before}` has Kubernetes try again" if before else ""
+        return (
+            f"`{kubectl} -n {chart.SYSTEM} logs job/helm-install-{chart.RELEASE}` says more, and `{kubectl} "
+            f"-n {chart.NAMESPACE} get pods`; then `vcluster up` again{first}"
+        )
 
 
-def _put(tell: Tell, files: Sequence[File]) -> bool:
-    """Replace those of the head's manifests that differ, each whole or not at all; whether there were any.
+def _last(answer: CommandResult) -> str:
+    return (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+
+
+def _content(tell: Tell, path: str) -> str:
+    """Of a file on the head; empty where there is none."""
+    return tell(f"sudo -n cat {path}", "", SECONDS).stdout
+
+
+def _lies(tell: Tell, file: File) -> bool:
+    return _content(tell, file.path) == file.content
+
+
+def _put(tell: Tell, files: Sequence[File]) -> None:
+    """Put manifests on the head, each whole or not at all.
 
     k3s looks at them every few seconds and applies what is new. Drafts have a name that it leaves alone.
+
+    Raises:
+        TemporaryError: the head did not keep one.
     """
-    changed = False
     for file in files:
-        if tell(f"sudo -n cat {file.path}", "", SECONDS).stdout == file.content:
-            continue
         text = file.content if isinstance(file.content, str) else file.content.decode()
         draft = f"{file.path}.new"
         done = tell(f"sudo -n sh -c 'umask 077; cat > {draft} && mv {draft} {file.path}'", text, SECONDS)
         if done.exit_code:
             raise TemporaryError(f"the head did not keep {file.path}: {(done.stderr or 'no reason').strip()[-200:]}")
-        changed = True
-    return changed

@@ -95,6 +95,19 @@ def test_where_every_worker_is_tainted_the_chart_s_job_runs_on_a_server() -> Non
     assert helm["spec"]["bootstrap"] is True
 
 
+@pytest.mark.parametrize("name", HUBS)
+def test_the_address_changes_nothing_that_helm_installs(name: str) -> None:
+    """It comes in the midst of the first install, which k3s ends when that which it installs is changed."""
+    text = HUBS[name].replace("domain: hub.example.org, ", "").replace("email: a@example.org, ", "")
+    first, told = manifests(text), manifests(text, "https://192.0.2.7/")
+    provided = "client_id" in text
+    assert (".yaml" not in first) == provided
+    assert "192.0.2.7" in json.dumps(told[".yaml"]) or not provided
+    assert all(first[end] == told[end] for end in ("-values.yaml", ".yaml") if end in first)
+    # Nor Traefik's: its certificate is in a Secret that its values name.
+    assert first["-front.yaml"][-1] == told["-front.yaml"][-1]
+
+
 # The front door ------------------------------------------------------------------------------------------------------
 
 

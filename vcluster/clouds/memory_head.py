@@ -14,6 +14,7 @@ from vcluster.model import CommandResult
 
 __all__ = ["PretendedHead"]
 
+KUBECTL = "sudo -n /usr/local/bin/k3s kubectl "
 _WRITE = re.compile(r"sudo -n sh -c '.*\bcat > (?P<draft>\S+) && mv (?P=draft) (?P<path>\S+)'")
 
 
@@ -40,7 +41,8 @@ class PretendedHead:
     def execute(self, command: str, stdin: str, workers: Sequence[str], machine: str = "head") -> CommandResult:
         """``sudo -n cat FILE…``, replacing a file, ``hostname``, ``srun … hostname`` and vcluster-hub; others echo.
 
-        Other machines than the head are asked for vcluster-k3s alone.
+        Other machines than the head are asked for vcluster-k3s alone. Charts are installed at once: that is what helm's
+        records say, the only Secrets that kubectl is asked for.
         """
         if command.startswith(K3S):
             return self.k3s.execute(machine, command, stdin, ["head", *workers])
@@ -57,4 +59,5 @@ class PretendedHead:
             return self.hub.execute(command, stdin)
         if "hostname" in command:
             return CommandResult("".join(f"{name}\n" for name in workers) if "srun" in command else "head\n", "", 0)
-        return CommandResult(f"{command}\n", "", 0)
+        records = command.startswith(KUBECTL) and " get secret " in command
+        return CommandResult("deployed" if records else f"{command}\n", "", 0)

@@ -19,13 +19,25 @@ from vcluster.stacks.hub_certificate import front_certificate
 from vcluster.stacks.hub_storage import wants_nfs
 from vcluster.stacks.k3s_cloud import MANIFESTS
 from vcluster.stacks.userdata import File
-from vcluster.stacks.zero_to_jupyterhub_values import HOMES_CLAIM, SERVER_LABEL, values
+from vcluster.stacks.zero_to_jupyterhub_values import HOMES_CLAIM, SERVER_LABEL, needs_url, values
 
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec
     from vcluster.stacks.base import Site
 
-__all__ = ["CHART", "NAMESPACE", "RELEASE", "SYSTEM", "VERSION", "files", "secret_values", "values", "wants_nfs"]
+__all__ = [
+    "CHART",
+    "CHART_FILE",
+    "INPUTS",
+    "NAMESPACE",
+    "RELEASE",
+    "SYSTEM",
+    "VERSION",
+    "files",
+    "secret_values",
+    "values",
+    "wants_nfs",
+]
 
 CHART, VERSION = "jupyterhub", "4.4.0"
 REPOSITORY = "https://hub.jupyter.org/helm-chart/"
@@ -35,6 +47,11 @@ SYSTEM = "kube-system"
 """Where k3s' HelmCharts and what belongs to them are."""
 
 VALUES_SECRET, FRONT_SECRET = "vcluster-jupyterhub-values", "vcluster-jupyterhub-front"
+
+_FILES = f"{MANIFESTS}/vcluster-jupyterhub"
+CHART_FILE = f"{_FILES}.yaml"
+INPUTS = (f"{_FILES}-values.yaml", CHART_FILE)
+"""Files of which k3s' helm-controller takes a hash: when that changes, it ends the helm that runs and begins anew."""
 
 
 def secret_values(site: Site) -> dict[str, Any]:
@@ -62,22 +79,25 @@ def files(site: Site, url: str = "") -> Iterator[File]:
     """The manifests for the head; none without a Hub on k3s. In the order in which k3s takes them.
 
     Args:
-        url: the address that people type, where it is known: a head's own first boot does not know it.
+        url: the address that people type, where it is known: a head's own first boot does not know it. A Hub that
+            needs it has no HelmChart before: the address would come in the midst of the chart's install, and end it.
     """
-    if site.spec.jupyterhub is None or site.spec.scheduler != "k3s":
+    hub = site.spec.jupyterhub
+    if hub is None or site.spec.scheduler != "k3s":
         return
     yield _file("front", *_front(site, urlsplit(url).hostname or ""))
     yield _file("namespace", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     if wants_nfs(site.spec):
         yield _file("storage", *_homes(site))
     yield _file("values", _secret(VALUES_SECRET, {"values.yaml": _text(secret_values(site))}))
-    yield _file("", _chart(site, url))
+    if url or not needs_url(hub):
+        yield _file("", _chart(site, url))
 
 
 def _file(name: str, *documents: Mapping[str, Any]) -> File:
     ending = f"-{name}" if name else ""
     text = "---\n".join(_text(document) for document in documents)
-    return File(f"{MANIFESTS}/vcluster-jupyterhub{ending}.yaml", text, 0o600)
+    return File(f"{_FILES}{ending}.yaml", text, 0o600)
 
 
 class _Dumper(yaml.SafeDumper):

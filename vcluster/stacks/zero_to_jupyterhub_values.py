@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vcluster.spec_hub import HubSpec, ProfileSpec
     from vcluster.stacks.base import Site
 
-__all__ = ["SERVER_LABEL", "SERVER_TOLERATION", "core", "values"]
+__all__ = ["SERVER_LABEL", "SERVER_TOLERATION", "core", "needs_url", "values"]
 
 SERVER_LABEL = {"node-role.kubernetes.io/control-plane": "true"}
 SERVER_TOLERATION = {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}
@@ -83,6 +83,11 @@ def values(site: Site, url: str = "") -> dict[str, Any]:
         "ingress": _ingress(hub),
         "cull": _cull(hub),
     }
+
+
+def needs_url(hub: HubSpec) -> bool:
+    """Whether the values have the address that people type: without a domain, a provider sends them back to that."""
+    return not hub.domain and hub.auth.method in PROVIDERS
 
 
 # Where pods run ------------------------------------------------------------------------------------------------------
@@ -195,7 +200,7 @@ def _files(site: Site, hub: HubSpec, url: str) -> dict[str, Any]:
         # Whither an identity provider sends people back, where no domain says it.
         **(
             {"front.json": {"mountPath": f"{folder}/front.json", "data": {"url": url}}}
-            if url and not hub.domain and hub.auth.method in PROVIDERS
+            if url and needs_url(hub)
             else {}
         ),
     }
