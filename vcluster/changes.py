@@ -214,7 +214,11 @@ def _resolved(spec: ClusterSpec) -> dict[str, Any]:
         data["head"] = {**data["head"], "flavor": _size(data["head"]["flavor"])}
     data["users"] = {user["name"]: user for user in data["users"]}
     if spec.scheduler == "k3s":  # to leave the section out means its defaults
-        data["k3s"] = spec.kubernetes.model_dump(mode="json", exclude_none=True)
+        # Of the backend what the version makes of it: machines with another one do not hear each other's pods.
+        data["k3s"] = {
+            **spec.kubernetes.model_dump(mode="json", exclude_none=True),
+            "flannel_backend": spec.kubernetes.backend,
+        }
     return data
 
 

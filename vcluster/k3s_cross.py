@@ -6,6 +6,7 @@ As in :mod:`vcluster.spec_cross`, these look at data as the user wrote it, and l
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -97,6 +98,7 @@ def k3s(data: Any) -> list[Trouble]:
     for index, image in enumerate(_list(data, "images")):
         if not (image if isinstance(image, str) else any(_get(image, key) for key in _SOURCES)):
             found.append(Trouble(("images", index, "source"), "is missing", "the archive's address, or its path"))
+    found += _archives(data)
     pods, services = (_network(data, key, default) for key, default in _NETWORKS)
     if pods and services and pods.overlaps(services):
         found.append(Trouble(("service_network",), f"overlaps pod_network, {pods}", "take another one"))
@@ -110,6 +112,26 @@ def k3s(data: Any) -> list[Trouble]:
             )
     return found
 
+
+def _archives(data: Any) -> Iterator[Trouble]:
+    """All lie in one folder of a machine, by the last word of where they come from; k3s takes what ends like one."""
+    names: set[str] = set()
+    for index, image in enumerate(_list(data, "images")):
+        source = image if isinstance(image, str) else next((_get(image, k) for k in _SOURCES if _get(image, k)), "")
+        name = str(source).rpartition("/")[2]
+        where = ("images", index, "source")
+        if name in names:
+            yield Trouble(where, f"another archive is called {show(name)}, too", "give one of them another name")
+        elif name and not _ARCHIVE.fullmatch(name):
+            what = f"k3s would not take an archive called {show(name)}"
+            yield Trouble(
+                where, what, "letters, digits, - _ . and at the end .tar, .tar.gz, .tar.zst, .tar.bz2 or .tgz"
+            )
+        names.add(name)
+
+
+_ARCHIVE = re.compile(r"[A-Za-z0-9._-]+(\.tar(\.(gz|zst|bz2|lz4))?|\.tgz|\.tzst|\.tbz)", re.ASCII)
+"""As in k3s' ``pkg/agent/containerd`` and rancher/wharfie's ``tarfile.SupportedExtensions``, for unquoted names."""
 
 _SOURCES = ("source", "url", "path")
 _NETWORKS = (("pod_network", "10.42.0.0/16"), ("service_network", "10.43.0.0/16"))
@@ -171,6 +193,9 @@ def _with_k3s(data: Any) -> Iterator[Trouble]:
     ):
         yield Trouble(("k3s", "openstack"), "means nothing on the local cloud", "leave it out", key=True)
     section = _get(data, "k3s", {})
+    if _get(section, "flannel_backend") == "host-gw" and _get(data, "cloud", "local") not in ("local", "memory"):
+        what = "must not be host-gw on OpenStack: a port there drops packets with a pod's address"
+        yield Trouble(("k3s", "flannel_backend"), what, "take vxlan, or wireguard-native")
     listed = _get(section, "components")
     if _get(data, "jupyterhub") is not None and isinstance(listed, list | tuple):
         for needed in ("coredns", "servicelb", "traefik"):

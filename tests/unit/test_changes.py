@@ -31,6 +31,14 @@ def test_what_changes_in_place_is_exactly_this() -> None:
     assert in_place == {"workers[].count", "workers[].min_count", "expires", "grace_period", "prices", *people}
 
 
+@pytest.mark.parametrize(("backend", "changes"), [("", True), (", flannel_backend: vxlan", False)])
+def test_a_version_that_brings_another_backend_changes_that_too(backend: str, *, changes: bool) -> None:
+    """Machines made after such an upgrade would not hear those made before it."""
+    text = "scheduler: k3s\nk3s: {{version: {}, binary: {{sha256: {}}}{}}}\n"
+    old, new = (spec(text.format(version, "a" * 64, backend)) for version in ("v1.22.17+k3s1", "v1.23.17+k3s1"))
+    assert ("k3s.flannel_backend" in {change.field for change in spec_changes(old, new)}) is changes
+
+
 def test_nothing_differs() -> None:
     assert spec_changes(spec(), spec("head: {flavor: small}\nslurm: {max_time: INFINITE}")) == []
 

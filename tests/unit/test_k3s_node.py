@@ -7,6 +7,7 @@ import json
 import os
 import ssl
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -151,6 +152,22 @@ def test_the_probes_image_is_what_k3s_says_it_has_anyway(node: ModuleType, kuber
     assert health(node) == READY
     kubernetes.help = "gone"
     assert node.pause_image() == "rancher/mirrored-pause:3.6"
+
+
+def test_after_an_upgrade_the_probes_image_is_asked_for_again(
+    node: ModuleType, kubernetes: Kubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes made since then do not have the old one."""
+    program = tmp_path / "k3s"
+    program.write_text("new")
+    known = node.STATE / "pause-image"
+    monkeypatch.setattr(node, "K3S", program)
+    os.utime(known, (1.0, 1.0))
+    kubernetes.help = '(default: "x")\n   --pause-image value   (agent/runtime) Customized (default: "pause:3.9")\n'
+    assert node.pause_image() == "pause:3.9"
+    os.utime(known, (later := time.time() + 60.0, later))
+    kubernetes.help = "gone"
+    assert node.pause_image() == "pause:3.9"
 
 
 def test_a_node_that_is_silent_boots_whatever_kubernetes_still_says(node: ModuleType, kubernetes: Kubernetes) -> None:

@@ -82,7 +82,10 @@ FILES = [
     k3s("images-text", "images: ./images.tar", "images", "must be a list of files, got './images.tar'", "write [./im"),
     k3s("images-empty", "images: [{}]", "images[0].source", "is missing", "address, or its path"),
     k3s("images-blank", "images: ['']", "images[0].source", "is missing", "address, or its path"),
-    k3s("images-sha-only", f"images: [k3s, {{sha256: {SHA}}}]", "images[1].source", "is missing"),
+    k3s("images-sha-only", f"images: [./k.tar, {{sha256: {SHA}}}]", "images[1].source", "is missing"),
+    k3s("images-twins", "images: [/a/i.tar, /b/i.tar]", "images[1].source", "another archive", "another name"),
+    k3s("images-kind", "images: [/a/i.img]", "images[0].source", "k3s would not take an archive called", ".tar.zst"),
+    k3s("images-space", "images: ['/a/my images.tar']", "images[0].source", "k3s would not take", "letters"),
     k3s("images-unchecked", "images: ['https://a.org/i.tar']", "images[0].sha256", "what comes from an address"),
 ]  # fmt: skip
 
@@ -92,6 +95,7 @@ NETWORK = [
         "did you mean traefik?"),
     k3s("components-far", "components: [helm]", "components[0]", "components, got 'helm'", "there are: coredns, local"),
     k3s("components-number", "components: [7]", "components[0]", "must be one of k3s' components, got 7"),
+    k3s("backend-openstack", "flannel_backend: host-gw", "flannel_backend", "must not be host-gw on Open", "vxlan"),
     k3s("backend", "flannel_backend: calico", "flannel_backend", "must be wireguard-native, vxlan or host-gw, got"),
     k3s("pods-word", "pod_network: big", "pod_network", "must be an IPv4 network, got 'big'", "as in 10.42.0.0/16"),
     k3s("pods-host", "pod_network: 10.42.0.1/16", "pod_network", "must be an IPv4 network", "as in 10.42.0.0/16"),
@@ -273,6 +277,12 @@ URLS = st.builds("https://{}".format, HOSTS)
 CHECKSUMS = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
 SECRETS = st.builds(lambda name: SecretRef(env=name.upper()), WORD)
 REMOTE_FILES = st.builds(lambda url, sha: FileSpec(source=f"{url}/k3s", sha256=sha), URLS, CHECKSUMS)
+ARCHIVES = st.builds(
+    lambda url, name, sha: FileSpec(source=f"{url}/{name}", sha256=sha),
+    URLS,
+    st.sampled_from(["images.tar", "k3s-airgap-images-amd64.tar.zst", "more.tgz"]),
+    CHECKSUMS,
+)
 VERSIONS = st.builds("v1.{}.{}+k3s{}".format, st.integers(32, 40), st.integers(0, 20), st.integers(1, 3))
 
 
@@ -285,9 +295,9 @@ KUBERNETES = st.builds(
     K3sSpec,
     version=VERSIONS,
     binary=REMOTE_FILES | st.builds(lambda sha: FileSpec(sha256=sha), CHECKSUMS),
-    images=st.lists(REMOTE_FILES, max_size=2).map(tuple),
+    images=st.lists(ARCHIVES, max_size=2, unique_by=lambda file: file.source.rpartition("/")[2]).map(tuple),
     components=st.none() | st.sets(st.sampled_from(COMPONENTS)).map(tuple),
-    flannel_backend=st.sampled_from([None, "vxlan", "host-gw", "wireguard-native"]),
+    flannel_backend=st.sampled_from([None, "vxlan", "wireguard-native"]),
     pod_network=st.integers(0, 99).map("10.{}.0.0/16".format),
     service_network=st.integers(100, 255).map("10.{}.0.0/16".format),
     api_from=st.none() | st.just(("192.0.2.0/24", "2001:db8::/32")),
