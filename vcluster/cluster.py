@@ -21,6 +21,7 @@ from vcluster.folder import Folder
 from vcluster.lifecycle import Lifecycle
 from vcluster.model import ClusterRef, MachineState, Observed, Role
 from vcluster.places import state_root
+from vcluster.plan_peers import are_most
 from vcluster.prices import prices_of
 from vcluster.runner import Confirm
 from vcluster.upgrade import Upgrade
@@ -215,7 +216,7 @@ class Cluster(Lifecycle, Upgrade):
         """See that a server's peers can do without it: their database needs most of all servers."""
         servers = frozenset({str(Role.HEAD), *spec.peers}) if spec.peers else frozenset[str]()
         on = {m.name for m in observed.machines if m.state is MachineState.ACTIVE} & servers - {machine}
-        if machine in servers and 2 * len(on) <= len(servers):
+        if machine in servers and not are_most(len(on), len(spec.peers)):
             off = ", ".join(sorted(servers - on - {machine}))
             raise UsageError(
                 f"{machine} is not replaced while {off} is off: Kubernetes' database needs most of its servers",

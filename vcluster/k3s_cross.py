@@ -39,6 +39,9 @@ CLOUD = (1, 32)
 _ANY_REGISTRY = {26: 15, 27: 12, 28: 8, 29: 3}
 """Patches that brought the registry ``*`` (k3s documentation, "Embedded Registry Mirror"); v1.30 has it."""
 
+_ARCHIVE = re.compile(r"[A-Za-z0-9._-]+(\.tar(\.(gz|zst|bz2|lz4))?|\.tgz|\.tzst|\.tbz)", re.ASCII)
+"""As in k3s' ``pkg/agent/containerd`` and rancher/wharfie's ``tarfile.SupportedExtensions``, for unquoted names."""
+
 
 def knows_any_registry(numbers: tuple[int, ...]) -> bool:
     """Whether a version's ``registries.yaml`` may have ``*`` for all registries."""
@@ -129,9 +132,6 @@ def _archives(data: Any) -> Iterator[Trouble]:
             )
         names.add(name)
 
-
-_ARCHIVE = re.compile(r"[A-Za-z0-9._-]+(\.tar(\.(gz|zst|bz2|lz4))?|\.tgz|\.tzst|\.tbz)", re.ASCII)
-"""As in k3s' ``pkg/agent/containerd`` and rancher/wharfie's ``tarfile.SupportedExtensions``, for unquoted names."""
 
 _SOURCES = ("source", "url", "path")
 _NETWORKS = (("pod_network", "10.42.0.0/16"), ("service_network", "10.43.0.0/16"))

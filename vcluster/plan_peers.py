@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from vcluster.model import Health, Machine, MachineState, Role
 
-__all__ = ["carry", "is_peer", "remain", "rest_with_head"]
+__all__ = ["are_most", "is_peer", "remain", "rest_with_head", "spared"]
 
 _THERE = (MachineState.ACTIVE, MachineState.BUILD, MachineState.SHUTOFF, MachineState.SHELVED)
 _JOINED = (Health.READY, Health.BUSY, Health.DRAINED)
@@ -20,20 +20,35 @@ def is_peer(machine: Machine) -> bool:
     return machine.role is Role.WORKER and machine.group == Role.HEAD
 
 
+def are_most(count: int, others: int) -> bool:
+    """Whether so many servers are most of one and these others."""
+    return 2 * count > others + 1
+
+
 def remain(machines: Mapping[str, Machine], peers: Collection[str]) -> bool:
-    """Whether most servers are there without the head. One that is off counts: it is switched on, and goes on."""
-    return _are_most(sum(name in machines and machines[name].state in _THERE for name in peers), len(peers))
+    """Whether most servers are there without the head. One that is off counts: it is switched on, and goes on.
+
+    So does one in BUILD, as which a cloud shows what was just switched on: to take it for lost would be to delete it.
+    """
+    return are_most(sum(name in machines and machines[name].state in _THERE for name in peers), len(peers))
 
 
-def carry(machines: Mapping[str, Machine], peers: Collection[str], health: Mapping[str, Health]) -> bool:
-    """Whether most servers work without the head.
+def spared(
+    machine: Machine, machines: Mapping[str, Machine], peers: Collection[str], health: Mapping[str, Health]
+) -> bool:
+    """Whether a machine that is to go is no server, or one that most servers work without.
 
     Args:
-        health: the head's word on them: a machine may be on for long that never joined. Empty where the head does not
-            answer; then those count that are on.
+        peers: the names of the head's; without any, the head is never spared.
+        health: the head's word: a machine may be on for long that never joined. Empty where the head does not answer;
+            then those count that are on.
     """
-    on = [name for name in peers if name in machines and machines[name].state is MachineState.ACTIVE]
-    return _are_most(sum(not health or health.get(name) in _JOINED for name in on), len(peers))
+    head = machine.role is Role.HEAD
+    if not head and (machine.name not in peers or health.get(machine.name) not in _JOINED):
+        return True
+    others = {str(Role.HEAD), *peers} - {machine.name}
+    on = [name for name in others if name in machines and machines[name].state is MachineState.ACTIVE]
+    return are_most(sum(not health or health.get(name) in _JOINED for name in on), len(others))
 
 
 def rest_with_head(machines: Iterable[Machine]) -> frozenset[str]:
@@ -43,9 +58,4 @@ def rest_with_head(machines: Iterable[Machine]) -> frozenset[str]:
     """
     peers = [machine for machine in machines if is_peer(machine)]
     well = [machine.uuid for machine in peers if machine.state is not MachineState.ERROR]
-    return frozenset(well if _are_most(1 + len(well), len(peers)) else [machine.uuid for machine in peers])
-
-
-def _are_most(count: int, peers: int) -> bool:
-    """Of a head and its peers."""
-    return 2 * count > peers + 1
+    return frozenset(well if are_most(1 + len(well), len(peers)) else [machine.uuid for machine in peers])

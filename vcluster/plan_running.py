@@ -14,7 +14,7 @@ from vcluster.plan_claim import Claim, Standing, judge
 from vcluster.plan_faults import is_about_quota, is_without_host, placed
 from vcluster.plan_limits import UNREACHED, expired, port_lost, stays, stuck, unlisted
 from vcluster.plan_parts import StandingParts, Volumes, healed_notes, plan_parts, plan_volumes
-from vcluster.plan_peers import carry, remain
+from vcluster.plan_peers import remain, spared
 
 __all__ = ["Running"]
 
@@ -202,10 +202,10 @@ class Running:
                 self._wait_gone(machine, machine.name)
             elif machine.name in self.goal.wanted:
                 self.lost.setdefault(machine.name, late)
-        elif unwanted and (machine.role is not Role.HEAD or carry(self.machines, self.goal.peers, self.seen.health)):
+        elif unwanted and spared(machine, self.machines, self.goal.peers, self.seen.health):
             self._let_go(machine)
         elif unwanted and self.goal.peers and machine.state is MachineState.ACTIVE:
-            self.waiting.append("most of the head's peers to be ready, before it is made anew")
+            self.waiting.append(f"most of the other servers to be ready, before {machine.name} is made anew")
         elif late:
             self._failed(machine, late)
         elif machine.state is MachineState.BUILD:

@@ -17,6 +17,11 @@ from vcluster.model import MachineState, Network, Port, Slot
 PEERS = frozenset({"cpu-1", "cpu-2"})
 
 
+def anew(old: dict[str, str], new: dict[str, str]) -> set[str]:
+    """The names of machines that were made anew, of uuids by name."""
+    return {name for name in old if old[name] != new[name]}
+
+
 def test_a_head_whose_peers_are_on_is_made_anew_alone_and_joins_them() -> None:
     cloud = MemoryCloud()
     old = {m.name: m.uuid for m in Run(cloud).to(running(3, peers=PEERS)).observed.machines}
@@ -24,7 +29,7 @@ def test_a_head_whose_peers_are_on_is_made_anew_alone_and_joins_them() -> None:
     loop = Run(cloud).loop(running(3, peers=PEERS))
     assert not any(action.destroys_data for action in loop.plan(loop.look()).actions)
     new = {m.name: m.uuid for m in loop.run(7200).observed.machines}
-    assert {name for name in old if old[name] != new[name]} == {"head"}
+    assert anew(old, new) == {"head"}
 
 
 def test_a_head_that_lost_most_of_its_peers_too_is_rebuilt() -> None:
@@ -44,7 +49,7 @@ def test_a_head_whose_peers_are_off_only_has_them_woken() -> None:
     loop = Run(cloud).loop(running(2, peers=PEERS))
     assert not any(action.destroys_data for action in loop.plan(loop.look()).actions)
     new = {m.name: m.uuid for m in loop.run(7200).observed.machines}
-    assert {name for name in old if old[name] != new[name]} == {"head"}
+    assert anew(old, new) == {"head"}
 
 
 def test_a_head_is_not_replaced_beside_a_peer_that_is_on_and_never_joined() -> None:
@@ -54,12 +59,28 @@ def test_a_head_is_not_replaced_beside_a_peer_that_is_on_and_never_joined() -> N
     (peer,) = (entry for entry in cloud.entries(ref) if entry.machine.name == "cpu-2")
     peer.ready_after = float("inf")
     run = Run(cloud)
-    with pytest.raises(DeadlineError, match="most of the head's peers to be ready"):
+    with pytest.raises(DeadlineError, match="most of the other servers to be ready, before head is"):
         run.to(running(2, peers=PEERS, replace=frozenset({old["head"]})), timeout=60.0)
     assert {m.uuid for m in cloud.observe(ref).machines} == set(old.values())
     peer.ready_after = 0.0
     new = {m.name: m.uuid for m in run.to(running(2, peers=PEERS, replace=frozenset({old["head"]}))).observed.machines}
-    assert {name for name in old if old[name] != new[name]} == {"head"}
+    assert anew(old, new) == {"head"}
+
+
+def test_nor_is_a_peer_beside_another_that_never_joined_but_one_that_did_not_itself_is() -> None:
+    cloud = MemoryCloud()
+    ref = cloud.ref("demo")
+    old = {m.name: m.uuid for m in Run(cloud).to(running(2, peers=PEERS)).observed.machines}
+    (broken,) = (entry for entry in cloud.entries(ref) if entry.machine.name == "cpu-2")
+    broken.ready_after = float("inf")
+    with pytest.raises(DeadlineError, match="most of the other servers to be ready, before cpu-1 is"):
+        Run(cloud).to(running(2, peers=PEERS, replace=frozenset({old["cpu-1"]})), timeout=60.0)
+    assert {m.uuid for m in cloud.observe(ref).machines} == set(old.values())
+    new = {
+        m.name: m.uuid
+        for m in Run(cloud).to(running(2, peers=PEERS, replace=frozenset({old["cpu-2"]}))).observed.machines
+    }
+    assert anew(old, new) == {"cpu-2"}
 
 
 def test_a_head_that_says_nothing_is_replaced_beside_peers_that_are_on() -> None:
@@ -68,7 +89,7 @@ def test_a_head_that_says_nothing_is_replaced_beside_peers_that_are_on() -> None
     cloud.entries(cloud.ref("demo"))[0].ready_after = float("inf")
     goal = running(2, peers=PEERS, replace=frozenset({old["head"]}))
     new = {m.name: m.uuid for m in Run(cloud).to(goal).observed.machines}
-    assert {name for name in old if old[name] != new[name]} == {"head"}
+    assert anew(old, new) == {"head"}
 
 
 def servers(cloud: MemoryCloud) -> Goal:
@@ -88,7 +109,7 @@ def test_all_servers_go_on_the_shelf_and_only_agents_go(*, stopped: bool) -> Non
     assert {m.name: m.state for m in on_shelf} == dict.fromkeys(["head", *PEERS], MachineState.SHELVED)
     assert not Run(cloud).to(SHELVED).changed
     new = {m.name: m.uuid for m in Run(cloud).to(servers(cloud)).observed.machines}
-    assert {name for name in old if old[name] != new[name]} == {"cpu-3"}
+    assert anew(old, new) == {"cpu-3"}
 
 
 def test_a_server_in_error_goes_when_the_others_are_most_and_else_nothing_is_shelved() -> None:
@@ -111,7 +132,7 @@ def test_a_head_with_peers_can_be_replaced() -> None:
     old = {m.name: m.uuid for m in Run(cloud).to(running(2, peers=PEERS)).observed.machines}
     run = Run(cloud)
     new = {m.name: m.uuid for m in run.to(running(2, peers=PEERS, replace=frozenset({old["head"]}))).observed.machines}
-    assert {name for name in old if old[name] != new[name]} == {"head"}
+    assert anew(old, new) == {"head"}
     assert steps(run.events)[:2] == ["drain worker head", "delete machine head"]
 
 
