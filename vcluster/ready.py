@@ -34,6 +34,10 @@ _BOOT = re.compile(f"{BOOT_MARK}|\\] Linux version |running 'init-local'")
 """What begins a boot on a console: our own mark, the kernel's first line, cloud-init's first line."""
 
 
+_OF_A_SERVICE = ("JupyterHub", "Kubernetes")
+"""How lines of the head begin that say why something on it is not ready, while it tells of its machines."""
+
+
 def _straight(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
@@ -145,7 +149,7 @@ class HeadControl:
         told = _parse(result)
         lines = result.stderr.strip().splitlines()
         if told:
-            self.silence = next((line for line in lines if line.startswith("JupyterHub")), "")
+            self.silence = next((line for line in lines if line.startswith(_OF_A_SERVICE)), "")
         else:
             self.silence = (lines or ["it is not configured yet"])[-1]
         return told

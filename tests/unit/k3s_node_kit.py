@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import time
 from collections.abc import Iterator
@@ -59,8 +60,9 @@ def node(
     monkeypatch.setattr("vcluster_kube.TLS", certificates[0])
     monkeypatch.setattr("vcluster_kube.PORT", kubernetes.port)
     monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=kubernetes.command, SubprocessError=SubprocessError))
-    for name in ("STATE", "PROOFS"):
+    for name in ("STATE", "PROOFS", "JOIN"):
         monkeypatch.setattr(module, name, tmp_path / name)
+    (tmp_path / "JOIN").write_text(json.dumps({"servers": {"head": "10.0.0.8"}}))
     monkeypatch.setattr("vcluster_reports.REPORTS", tmp_path / "REPORTS")
     # Time stands still on a busy machine too. A probe is looked at once; a real one for some seconds.
     clock = SimpleNamespace(time=lambda: NOW, monotonic=time.monotonic, sleep=time.sleep)

@@ -55,6 +55,15 @@ def test_an_api_that_is_not_there_yet(
     assert health(node)["head"] == "failed"
 
 
+def test_of_several_servers_it_is_said_how_many_it_takes(
+    node: ModuleType, kubernetes: Kubernetes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kubernetes.active = False
+    node.JOIN.write_text(json.dumps({"servers": dict.fromkeys(("head", "head-2", "head-3"), "10.0.0.9")}))
+    assert health(node) == dict.fromkeys(NAMES, "booting")
+    assert "takes 2 of 3 servers; where too few are left, `vcluster restore` helps" in capsys.readouterr().err
+
+
 def test_a_server_of_another_cluster_is_not_believed(
     node: ModuleType, certificates: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -108,8 +108,10 @@ def test_a_head_that_cannot_say_yet_gives_nothing(banner: Endpoint, answer: Comm
     assert asked.silence == ""
 
 
-def test_a_hub_that_does_not_start_is_told_beside_what_is_well(banner: Endpoint) -> None:
-    why = "JupyterHub does not start: nobody can log in"
+@pytest.mark.parametrize(
+    "why", ["JupyterHub does not start: nobody can log in", "Kubernetes does not answer on the head"]
+)
+def test_a_service_that_does_not_start_is_told_beside_what_is_well(banner: Endpoint, why: str) -> None:
     booting = replace(said(head="booting"), stderr=f"sudo: unable to resolve host\n{why}\n")
     asked = control(FakeRemote([booting, replace(said(head="ready"), stderr="sudo: unable to resolve host\n")]))
     assert asked.health(observed(banner)) == {"head": Health.BOOTING}
