@@ -5,6 +5,7 @@ There is no ``vcluster-hub`` on such a head: people are the spec's, and ``up`` b
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,8 @@ INSTALLING, FAILED = "pending-install", "failed"
 KUBECTL = "sudo -n /usr/local/bin/k3s kubectl"
 READY = f"{KUBECTL} -n {chart.NAMESPACE} wait --for=condition=Available --timeout=20s deployment/hub deployment/proxy"
 _OURS = f"-n {chart.NAMESPACE} %s secret -l owner=helm,name={chart.RELEASE}"
-RECORDS = f"{KUBECTL} {_OURS % 'get'} -o jsonpath='{{.items[*].metadata.labels.status}}'"
+_REVISION = r'{range .items[*]}{.metadata.labels.version} {.metadata.labels.status}{"\n"}{end}'
+RECORDS = f"{KUBECTL} {_OURS % 'get'} -o jsonpath='{_REVISION}'"
 """How each revision stands that helm has a record of. The HelmChart says of a failure only after a thousand tries."""
 _FORGET = f"{_OURS % 'delete'},status={FAILED}"
 FORGET = f"{KUBECTL} {_FORGET}"
@@ -142,7 +144,7 @@ class ChartAccess(Access):
             CancelledError: ``cancel`` was set.
         """
         told = False
-        while (answer := tell(RECORDS, "", SECONDS)).exit_code or INSTALLING in answer.stdout.split():
+        while (answer := tell(RECORDS, "", SECONDS)).exit_code or INSTALLING in _statuses(answer):
             if not told:
                 self._log("Kubernetes installs the Hub as it was before: what is new comes after that")
                 told = True
@@ -164,7 +166,7 @@ class ChartAccess(Access):
             if not told:
                 self._log("the Hub is on its way: every worker gets the notebooks' image first")
                 told = True
-            if FAILED in (records := tell(RECORDS, "", SECONDS).stdout.split()):
+            if _has_failed(records := _statuses(tell(RECORDS, "", SECONDS))):
                 # Nothing is tried again: what there is stays as it is (failurePolicy).
                 never = set(records) == {FAILED}
                 if not never or clock.now() >= early or tell(FORGET, "", SECONDS).exit_code:
@@ -173,6 +175,9 @@ class ChartAccess(Access):
                 # There is nothing to keep, and without the record the job that waits for somebody installs it.
                 self._log("the Hub's install failed or was interrupted before it ever ran: Kubernetes begins it anew")
             self._pause(cancel, end, _last(answer))
+        if _has_failed(_statuses(tell(RECORDS, "", SECONDS))):
+            why = "Kubernetes failed to bring it to what the spec says"
+            self._log(f"the Hub runs as it was: {why}; {self._look(_FORGET)}", level="warning")
 
     def _pause(self, cancel: threading.Event, end: float, why: str) -> None:
         """Until the next look.
@@ -196,6 +201,17 @@ class ChartAccess(Access):
             f"`{kubectl} -n {chart.SYSTEM} logs job/helm-install-{chart.RELEASE}` says more, and `{kubectl} "
             f"-n {chart.NAMESPACE} get pods`; then `vcluster up` again{first}"
         )
+
+
+def _statuses(answer: CommandResult) -> list[str]:
+    """How helm's revisions stand, in their order, which is not the one in which kubectl lists their names."""
+    rows = re.findall(r"^(\d+) (\S+)$", answer.stdout, flags=re.MULTILINE)
+    return [status for _, status in sorted((int(version), status) for version, status in rows)]
+
+
+def _has_failed(statuses: Sequence[str]) -> bool:
+    """Whether the last revision did; one that failed before a better one stays in helm's history."""
+    return statuses[-1:] == [FAILED]
 
 
 def _last(answer: CommandResult) -> str:

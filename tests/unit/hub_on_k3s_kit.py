@@ -26,6 +26,12 @@ def head_of(cloud: MemoryCloud) -> PretendedHead:
     return next(entry.head for entry in cloud.entries(cloud.ref("demo")) if entry.head)
 
 
+def recorded(*statuses: str) -> str:
+    """The rows for revisions, in the order in which kubectl lists them, which is that of their names: 1, 10, 2."""
+    rows = {str(number): status for number, status in enumerate(statuses, 1)}
+    return "".join(f"{number} {rows[number]}\n" for number in sorted(rows))
+
+
 class Helm:
     """k3s' helm-controller and its job on a pretended head, as far as an install can be ended by what is changed.
 
@@ -54,7 +60,7 @@ class Helm:
         if command == READY:
             return CommandResult("", "", 0) if "deployed" in self.records else CommandResult("", "not found", 1)
         if command == RECORDS:
-            return CommandResult(" ".join(self.records), "", 0)
+            return CommandResult(recorded(*self.records), "", 0)
         if command == FORGET:
             if not self.keeps:
                 self.records = [record for record in self.records if record != "failed"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hub_on_k3s_kit import MORE, SPEC, VALUES, head_of
+from hub_on_k3s_kit import MORE, SPEC, VALUES, head_of, recorded
 
 import vcluster.clouds.memory
 import vcluster.cluster
@@ -162,7 +162,9 @@ class Sick:
             return self._execute(ref, command, stdin)  # type: ignore[arg-type]
         self.asked.append(command)
         if command == RECORDS:
-            return CommandResult(f"deployed {'failed' if self._failed else 'superseded'}", "", 0)
+            # One that failed long ago stays in helm's history, and is listed after the tenth.
+            statuses = ["superseded", "failed", *["superseded"] * 7, "deployed"]
+            return CommandResult(recorded(*statuses, *["failed"] * self._failed), "", 0)
         self._left -= 1
         return CommandResult("", "" if self._left < 0 else "no\ndeployments.apps not found\n", int(self._left >= 0))
 
@@ -176,9 +178,23 @@ def test_up_waits_for_the_hub(cloud: MemoryCloud, tmp_path: Path, monkeypatch: p
         assert demo.up().hub is not None
         assert cloud.now() - began >= 15
     # A class with a password waits for nothing before it is told the address: that is no part of what helm installs.
-    assert sick.asked == [READY, RECORDS] * 3 + [READY]
+    assert sick.asked == [READY, RECORDS] * 4
     told = [event.message for event in events if isinstance(event, Log) and "on its way" in event.message]
     assert len(told) == 1
+    assert not [event for event in events if isinstance(event, Log) and event.level == "warning"]
+
+
+def test_a_hub_that_runs_without_its_last_change_is_told(
+    cloud: MemoryCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloud, "execute", Sick(cloud, 0, failed=True))
+    events = list[Event]()
+    with Cluster(ClusterSpec.from_yaml(SPEC), cloud=cloud, home=tmp_path, on_event=events.append) as demo:
+        assert demo.up().hub is not None
+    told = [event.message for event in events if isinstance(event, Log) and event.level == "warning"]
+    assert len(told) == 1
+    assert "the Hub runs as it was" in told[0]
+    assert "status=failed` has Kubernetes try again" in told[0]
 
 
 def test_an_upgrade_that_failed_is_told_at_once(

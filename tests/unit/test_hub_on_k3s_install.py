@@ -48,7 +48,7 @@ def test_a_provider_s_first_install_knows_the_address_and_is_not_interrupted(
     # It begins when its HelmChart comes, and a second look finds all as it should be.
     helm.asked.clear()
     brought_up(cloud, tmp_path, PROVIDED)
-    assert helm.asked == [READY]
+    assert helm.asked == [READY, RECORDS]
 
 
 def test_a_provider_s_hub_that_was_never_begun_needs_its_secret(
