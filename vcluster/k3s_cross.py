@@ -14,6 +14,7 @@ from vcluster import k3s_checks as checks
 from vcluster.spec_checks import RefusedError, Trouble, show
 from vcluster.spec_peek import get as _get
 from vcluster.spec_peek import items as _list
+from vcluster.spec_peek import source as _source
 
 __all__ = [
     "CLOUD",
@@ -99,7 +100,7 @@ def k3s(data: Any) -> list[Trouble]:
         found.append(Trouble(("openstack",), what, "take a newer version, or leave it out", key=True))
     found += _checked(data, wanted if numbers else "")
     for index, image in enumerate(_list(data, "images")):
-        if not (image if isinstance(image, str) else any(_get(image, key) for key in _SOURCES)):
+        if not _source(image):
             found.append(Trouble(("images", index, "source"), "is missing", "the archive's address, or its path"))
     found += _archives(data)
     pods, services = (_network(data, key, default) for key, default in _NETWORKS)
@@ -120,8 +121,7 @@ def _archives(data: Any) -> Iterator[Trouble]:
     """All lie in one folder of a machine, by the last word of where they come from; k3s takes what ends like one."""
     names: set[str] = set()
     for index, image in enumerate(_list(data, "images")):
-        source = image if isinstance(image, str) else next((_get(image, k) for k in _SOURCES if _get(image, k)), "")
-        name = str(source).rpartition("/")[2]
+        name = str(_source(image)).rpartition("/")[2]
         where = ("images", index, "source")
         if name in names:
             yield Trouble(where, f"another archive is called {show(name)}, too", "give one of them another name")
@@ -133,7 +133,6 @@ def _archives(data: Any) -> Iterator[Trouble]:
         names.add(name)
 
 
-_SOURCES = ("source", "url", "path")
 _NETWORKS = (("pod_network", "10.42.0.0/16"), ("service_network", "10.43.0.0/16"))
 
 
@@ -148,8 +147,7 @@ def _network(data: Any, key: str, default: str) -> ipaddress.IPv4Network | None:
 def _checked(data: Any, version: str) -> Iterator[Trouble]:
     """What a release's own address gives is checked; of the default version the checksum is known."""
     binary = _get(data, "binary", {})
-    source = binary if isinstance(binary, str) else any(_get(binary, key) for key in _SOURCES)
-    if version and not source and not _get(binary, "sha256") and version not in checks.KNOWN:
+    if version and not _source(binary) and not _get(binary, "sha256") and version not in checks.KNOWN:
         remedy = "binary: {sha256: …}, from sha256sum-amd64.txt of the release"
         yield Trouble(("version",), f"nothing is known of {version} to check its binary by", remedy)
 

@@ -7,7 +7,7 @@ or anything at all, and leaves alone what it does not understand, since that has
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from vcluster import k3s_cross, spec_hub_cross, spec_hub_k3s
@@ -17,14 +17,11 @@ from vcluster.spec_peek import items as _list
 
 __all__ = [
     "MOST_MACHINES",
-    "SOURCES",
     "access",
     "cluster",
     "counts",
     "image",
-    "one_source",
     "price",
-    "source_key",
     "times",
 ]
 
@@ -32,7 +29,6 @@ MOST_MACHINES = 4000
 LONGEST_HOSTNAME = 63
 DEFAULT_GROUP = "cpu"
 DEFAULT_COUNT = 2
-SOURCES = ("source", "url", "path")
 
 
 def _whole(value: Any) -> bool:
@@ -64,21 +60,6 @@ def times(slurm: Any) -> list[Trouble]:
 
 
 _TIMES = (("default_time", "1:00:00"), ("max_time", "UNLIMITED"))
-
-
-def source_key(data: Any) -> str:
-    """Under which of its names an image's source was written; its first when there are none or several."""
-    given = [key for key in SOURCES if isinstance(data, Mapping) and data.get(key) is not None]
-    return given[0] if len(given) == 1 else SOURCES[0]
-
-
-def one_source(data: Any) -> Any:
-    """An image's section with its source under that name, whichever of its forms the user chose."""
-    if isinstance(data, str):
-        return {"source": data}
-    if isinstance(data, Mapping) and (written := source_key(data)) != "source":
-        return {"source" if key == written else key: value for key, value in data.items() if key != "source"}
-    return data
 
 
 def image(data: Any) -> list[Trouble]:

@@ -9,10 +9,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from vcluster import k3s_checks as checks
 from vcluster import k3s_cross as cross
-from vcluster import spec_checks, spec_cross
+from vcluster import spec_checks
 from vcluster.k3s_checks import DEFAULT_VERSION
 from vcluster.spec_base import Flag, Model, Networks, Pem, Text, Url, folder_of, pattern
 from vcluster.spec_checks import Trouble
+from vcluster.spec_peek import one_source, source_key
 from vcluster.spec_secret import Secret
 from vcluster.spec_words import Kind
 
@@ -43,11 +44,11 @@ class FileSpec(Model):
 
     @classmethod
     def _prepare(cls, data: Any) -> Any:
-        return super()._prepare(spec_cross.one_source(data))
+        return super()._prepare(one_source(data))
 
     @classmethod
     def _written(cls, data: Any) -> Mapping[str, str]:
-        return {"source": spec_cross.source_key(data)}
+        return {"source": source_key(data)}
 
     @classmethod
     def _cross(cls, data: Any) -> list[Trouble]:

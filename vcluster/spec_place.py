@@ -19,6 +19,7 @@ from vcluster import spec_cross as cross
 from vcluster import spec_text as texts
 from vcluster.spec_base import Keys, Model, Networks, Text, any_size, folder_of, pattern
 from vcluster.spec_checks import RefusedError, Trouble, show
+from vcluster.spec_peek import SOURCES, one_source, source_key
 from vcluster.spec_words import Kind
 
 __all__ = ["AccessSpec", "ImageName", "ImageSpec", "Lifetime", "OptionalName", "PriceSpec", "RootDisk", "Zone"]
@@ -149,7 +150,7 @@ class AccessSpec(Model):
 def _image_forms(schema: dict[str, Any]) -> None:
     # "url" and "path" are other names of "source", and the source alone may stand for the whole section.
     schema["type"] = ["object", "string"]
-    schema["properties"] |= {word: dict(schema["properties"]["source"]) for word in cross.SOURCES[1:]}
+    schema["properties"] |= {word: dict(schema["properties"]["source"]) for word in SOURCES[1:]}
 
 
 class ImageSpec(Model):
@@ -179,11 +180,11 @@ class ImageSpec(Model):
 
     @classmethod
     def _prepare(cls, data: Any) -> Any:
-        return super()._prepare(cross.one_source(data))
+        return super()._prepare(one_source(data))
 
     @classmethod
     def _written(cls, data: Any) -> Mapping[str, str]:
-        return {"source": cross.source_key(data)}
+        return {"source": source_key(data)}
 
     @classmethod
     def _cross(cls, data: Any) -> list[Trouble]:
