@@ -10,6 +10,7 @@ from vcluster.bringup import BringUp, Glance
 from vcluster.errors import CancelledError, CloudError, UsageError
 from vcluster.expiry import NOTE_REAPED, expiry_of, extended
 from vcluster.model import Health, MachineState, Observed, Part, PartKind, Role
+from vcluster.plan_peers import is_peer
 from vcluster.reconcile_end import some
 from vcluster.runner import Confirm, Guard
 from vcluster.turn import OvertakenError, going_down
@@ -261,11 +262,11 @@ class Lifecycle(BringUp):
 def _at_rest(observed: Observed) -> bool:
     """Whether an expired cluster's grace period may begin: no worker is left, and the head is on the shelf.
 
-    A head in ERROR cannot be shelved; it must not live for ever because of that.
+    So are the servers beside it. One in ERROR cannot be shelved; it must not live for ever because of that.
     """
-    head = observed.head
-    resting = head is not None and head.state in (MachineState.SHELVED, MachineState.ERROR)
-    return resting and not any(observed.workers())
+    resting = (MachineState.SHELVED, MachineState.ERROR)
+    servers = all(m.state in resting and (m.role is Role.HEAD or is_peer(m)) for m in observed.machines)
+    return observed.head is not None and servers
 
 
 def _homes(observed: Observed) -> list[Part]:

@@ -10,6 +10,7 @@ from vcluster.attempts import Attempts
 from vcluster.chosen import PartKey, chosen_parts
 from vcluster.model import MachineState, Observed, Part, PartKind, Role, Slot
 from vcluster.plan_limits import hangs
+from vcluster.plan_peers import remain
 
 __all__ = ["FREE_WAVE", "StandingParts", "Volumes", "delete_part", "healed_notes", "plan_parts", "plan_volumes"]
 
@@ -162,20 +163,23 @@ def plan_volumes(goal: Goal, seen: Observed, attempts: Attempts, missing: Iterab
         left = [part for part in parts if part.uuid not in handled]
         if goal.keep_failed and name in result.lost:
             left = []
-        result.actions.extend(_left_behind(seen, name, left))
+        result.actions.extend(_left_behind(goal, seen, name, left))
     return result
 
 
 def _is_fresh(part: Part, goal: Goal, seen: Observed, attempts: Attempts) -> bool:
     """Whether no machine can have written to it: one that failed may have left its volume behind."""
-    if part.uuid in goal.spent or _holds_homes(seen, part.name):
+    if part.uuid in goal.spent or _holds_homes(goal, seen, part.name):
         return False
-    return bool(part.fault) or part.created >= attempts.last_failure(part.name)
+    ready = seen.notes.get(NOTE_READY, "") if part.name == Role.HEAD else ""
+    since = max(attempts.last_failure(part.name), float(ready) if ready.isascii() and ready.isdigit() else 0.0)
+    return bool(part.fault) or part.created >= since
 
 
-def _holds_homes(seen: Observed, name: str) -> bool:
-    """Whether a volume of this name may hold people's files: the head's, once it was ready."""
-    return name == Role.HEAD and bool(seen.notes.get(NOTE_READY))
+def _holds_homes(goal: Goal, seen: Observed, name: str) -> bool:
+    """Whether a volume of this name may hold what is nowhere else: the head's, once that was ready and has no peers."""
+    once = name == Role.HEAD and bool(seen.notes.get(NOTE_READY))
+    return once and not remain({machine.name: machine for machine in seen.machines}, goal.peers)
 
 
 def _judged(part: Part, goal: Goal, attempts: Attempts) -> Part:
@@ -198,7 +202,7 @@ def _failed(result: Volumes, part: Part, goal: Goal, attempts: Attempts) -> None
         result.actions.append(delete_part(part, part.fault, notes=attempts.another(part.name, part), failed=hung))
 
 
-def _left_behind(seen: Observed, name: str, parts: Iterable[Part]) -> Iterator[Action]:
+def _left_behind(goal: Goal, seen: Observed, name: str, parts: Iterable[Part]) -> Iterator[Action]:
     """What no machine uses, before a new one of the name is made: then nobody could tell any more.
 
     While a machine is there, a cloud may not say yet that it uses its volume, or no more when it is shelved.
@@ -208,7 +212,7 @@ def _left_behind(seen: Observed, name: str, parts: Iterable[Part]) -> Iterator[A
     building = any(m.name == name and m.state is MachineState.BUILD for m in seen.machines)
     if users and (building or not told):
         return
-    data = _holds_homes(seen, name)
+    data = _holds_homes(goal, seen, name)
     wave = None if users and not data else Wave.REPAIR  # nobody waits for the end of one whose place is taken
     for part in parts:
         yield delete_part(part, "no machine uses it", wave=wave, destroys_data=data)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from vcluster.actions import Goal
 from vcluster.model import Health, Machine, MachineState, Role
+from vcluster.plan_limits import stuck
 
 __all__ = ["are_most", "is_peer", "remain", "rest_with_head", "spared"]
 
 _THERE = (MachineState.ACTIVE, MachineState.BUILD, MachineState.SHUTOFF, MachineState.SHELVED)
+_FAULTY = (MachineState.ERROR, MachineState.DELETING)
 _JOINED = (Health.READY, Health.BUSY, Health.DRAINED)
 
 
@@ -51,11 +54,12 @@ def spared(
     return are_most(sum(not health or health.get(name) in _JOINED for name in on), len(others))
 
 
-def rest_with_head(machines: Iterable[Machine]) -> frozenset[str]:
+def rest_with_head(goal: Goal, machines: Iterable[Machine], now: float) -> frozenset[str]:
     """The uuids of peers that are put on the shelf as the head is, because their disks are the database.
 
-    One in ERROR cannot be. It is left out, and goes as workers do, where the others are most without it.
+    One in ERROR cannot be, nor one that is deleted or built for ever. Such a one is left out, and goes as workers do,
+    where the others are most without it.
     """
     peers = [machine for machine in machines if is_peer(machine)]
-    well = [machine.uuid for machine in peers if machine.state is not MachineState.ERROR]
+    well = [machine.uuid for machine in peers if machine.state not in _FAULTY and not stuck(goal, machine, now)]
     return frozenset(well if are_most(1 + len(well), len(peers)) else [machine.uuid for machine in peers])

@@ -1,6 +1,6 @@
 """Plans toward a cluster at rest: drained, and then stopped, or with its head on the shelf and its workers gone.
 
-A head that is one of several goes on the shelf with all of them.
+A head that is one of several rests together with all of them: without most of them nobody knows of any jobs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from vcluster.actions import Action, Goal, Plan, Power, Verb, Wave
 from vcluster.model import Health, Machine, MachineState, Observed, PartKind, Role
 from vcluster.plan_limits import stays, stuck
 from vcluster.plan_parts import delete_part
-from vcluster.plan_peers import rest_with_head
+from vcluster.plan_peers import is_peer, rest_with_head
 
 __all__ = ["plan_rest"]
 
@@ -26,7 +26,8 @@ def plan_rest(goal: Goal, seen: Observed, now: float) -> Plan:
     actions: list[Action] = []
     waiting: list[str] = []
     resting: list[Machine] = []
-    lasting = rest_with_head(seen.machines) if shelving else frozenset[str]()
+    peers = frozenset(machine.uuid for machine in seen.machines if is_peer(machine))
+    lasting = rest_with_head(goal, seen.machines, now) if shelving else peers
     for machine in seen.workers():
         health = seen.health.get(machine.name, Health.UNKNOWN)
         if health is Health.READY:
@@ -34,12 +35,14 @@ def plan_rest(goal: Goal, seen: Observed, now: float) -> Plan:
             actions.append(Action(Verb.DRAIN, Wave.REPAIR, (machine.name,), (machine.uuid,), why))
         elif health is Health.BUSY and now - (goal.began or now) < goal.job_patience:
             waiting.append(f"the jobs on {machine.name} to end")
+        elif machine.uuid in lasting:
+            continue
         elif machine.state is MachineState.DELETING:
             if not stuck(goal, machine, now):
                 waiting.append(f"{machine.name} to be gone")
         elif machine.state is MachineState.BUILD and not shelving and not stuck(goal, machine, now):
             waiting.append(f"{machine.name} to be built")
-        elif machine.uuid not in lasting and (shelving or machine.state not in _OFF):
+        elif shelving or machine.state not in _OFF:
             resting.append(machine)
     verb = Verb.DELETE_MACHINE if shelving else Verb.STOP
     wave = Wave.NETWORK if actions else Wave.REPAIR
@@ -50,7 +53,11 @@ def plan_rest(goal: Goal, seen: Observed, now: float) -> Plan:
     actions += [Action(Verb.DELETE_MACHINE, Wave.REPAIR, (m.name,), (m.uuid,), why) for m, why in again]
     if shelving:
         actions += _volumes_left(seen)
-    return _with_head(seen, actions, waiting, lasting, shelving=shelving)
+    last, broken = _servers(goal, seen, now, lasting, waiting)
+    hopeless = broken if not (actions or waiting or last) else ""  # all else rests all the same: it costs
+    if actions or not waiting:
+        actions += last
+    return Plan(tuple(actions), tuple(waiting), hopeless=hopeless)
 
 
 def _volumes_left(seen: Observed) -> list[Action]:
@@ -60,23 +67,23 @@ def _volumes_left(seen: Observed) -> list[Action]:
     return [delete_part(part, "no machine uses it") for part in volumes if part.name not in names]
 
 
-def _with_head(
-    seen: Observed, actions: list[Action], waiting: list[str], lasting: frozenset[str], *, shelving: bool
-) -> Plan:
-    """The head serves /home: it goes last, when no worker is on any more."""
-    hopeless, last = "", []
+def _servers(
+    goal: Goal, seen: Observed, now: float, lasting: frozenset[str], waiting: list[str]
+) -> tuple[list[Action], str]:
+    """What is done with the head and what rests with it, and why not all of it can be; adds what is waited for.
+
+    The head serves /home: it goes last, when no worker is on any more.
+    """
+    last, broken = [], ""
     for head in (m for m in seen.machines if m.role is Role.HEAD or m.uuid in lasting):
         if head.state in (MachineState.BUILD, MachineState.DELETING):
-            waiting.append(f"{head.name} ({head.state})")
-        elif shelving and head.state is MachineState.ERROR:
-            if actions or waiting:
-                continue  # its workers go all the same: they cost, and have nobody's files
+            if head.role is Role.HEAD or not stuck(goal, head, now):
+                waiting.append(f"{head.name} ({head.state})")
+        elif goal.power is Power.SHELVED and head.state is MachineState.ERROR:
             name = "the head" if head.role is Role.HEAD else head.name
-            hopeless = f"{name} is in ERROR and cannot be shelved: {head.fault or 'the cloud does not say why'}"
-        elif shelving and head.state is not MachineState.SHELVED:
+            broken = f"{name} is in ERROR and cannot be shelved: {head.fault or 'the cloud does not say why'}"
+        elif goal.power is Power.SHELVED and head.state is not MachineState.SHELVED:
             last.append(Action(Verb.SHELVE, Wave.FINISH, (head.name,), (head.uuid,)))
         elif head.state in _ON:
             last.append(Action(Verb.STOP, Wave.FINISH, (head.name,), (head.uuid,)))
-    if actions or not waiting:
-        actions = [*actions, *last]
-    return Plan(tuple(actions), tuple(waiting), hopeless=hopeless)
+    return last, broken

@@ -187,7 +187,7 @@ class Running:
         # that its head left behind must be gone: who finds it later would take it for a new one.
         disks = [p for p in self.seen.parts if p.kind is PartKind.VOLUME and p.name == self.head_name and not p.kept]
         going = not disks and all(machine.state is MachineState.DELETING for machine in self.machines.values())
-        why = "the head and its disk are gone: the cluster is rebuilt, with an empty /home"
+        why = "the head and its disk are gone: the cluster is rebuilt, and what lay there (/home, a database) is lost"
         wave, notes = Wave.REPAIR if going else Wave.FINISH, {NOTE_READY: ""}
         self.actions.append(Action(Verb.NOTE, wave, ("rebuild",), why=why, destroys_data=True, notes=notes))
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from vcluster.clouds.base import BOOT_MARK
-from vcluster.errors import CloudError, DeadlineError, TemporaryError
+from vcluster.errors import CloudError, ConflictError, DeadlineError, TemporaryError
 from vcluster.model import CommandResult, Endpoint, Health, Machine, MachineState, Observed, Role
 from vcluster.remote import Remote, answers
 
@@ -21,6 +21,9 @@ FAILED_LINE = re.compile(r"VCLUSTER FAILED: *(.*)")
 
 HELPER = "/usr/local/sbin/vcluster-node"
 HEALTH_TIMEOUT = 120.0
+STAYS = 3
+"""The helper's exit code where the scheduler cannot do without what it shall forget."""
+
 JUMP_EVERY = 5.0
 """Seconds between two attempts through a jump host, which is somebody else's machine and counts its logins."""
 
@@ -107,6 +110,7 @@ class HeadControl:
 
         Raises:
             TemporaryError: the head could not be asked, or the scheduler refused.
+            ConflictError: it cannot do without one of them, whose machine must stay.
         """
         self._command("release", *names)
 
@@ -168,6 +172,8 @@ class HeadControl:
         result = self._call(*words)
         if result.exit_code:
             lines = (result.stderr or result.stdout).strip().splitlines() or ["no reason given"]
+            if result.exit_code == STAYS:
+                raise ConflictError(lines[-1])
             raise TemporaryError(f"{words[0]}: {lines[-1]}")
 
     def _call(self, *words: str, stdin: str = "") -> CommandResult:

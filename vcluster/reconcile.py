@@ -159,7 +159,8 @@ class Reconciler:
                 self._tell(observed, current)
                 if current.hopeless:
                     self._clear_up(pool, current, observed)
-                    raise final_error(current, self._goal, self._ref.name, self._given_up.values())
+                    failures = self._given_up.values()
+                    raise final_error(current, self._goal, self._ref.name, failures, self._view.silence)
                 if current.empty:
                     if current.claimed:
                         raise ClaimedError(current.claimed, observed)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from vcluster.actions import NOTE_READY, Action, Goal, Verb
 from vcluster.chosen import chosen_network, chosen_ports
 from vcluster.clouds.base import Cloud, Notify
-from vcluster.errors import CloudError, DeadlineError, PermanentError, TemporaryError
+from vcluster.errors import CloudError, ConflictError, DeadlineError, PermanentError, TemporaryError
 from vcluster.ledger import Ledger
 from vcluster.model import (
     ClusterRef,
@@ -96,7 +96,7 @@ class Acts:
                 self._scheduler().resume(action.names)
             case verb if verb in self._by_uuid:
                 if verb is Verb.DELETE_MACHINE and not _has_twin(action, observed):
-                    self._release(action.names[0])
+                    self._release(action.names[0], leaves=True)
                 self._by_uuid[verb](self._ref, action.uuids[0])
             case verb if verb is not Verb.NOTE:
                 self._make_or_free(action, observed)
@@ -199,11 +199,22 @@ class Acts:
             raise PermanentError("this run has no way to the scheduler")
         return self._control
 
-    def _release(self, name: str) -> None:
-        """Tell the scheduler that this name's machine goes, or comes; it must not stop either if nobody listens."""
-        if self._control is not None:
-            with suppress(CloudError, DeadlineError):
-                self._control.release([name])
+    def _release(self, name: str, *, leaves: bool = False) -> None:
+        """Tell the scheduler that this name's machine goes, or comes; it must not stop either if nobody listens.
+
+        Raises:
+            ConflictError: a server goes on whose database the others cannot do without.
+        """
+        if self._control is None:
+            return
+        try:
+            self._control.release([name])
+        except ConflictError as error:
+            if leaves and name in self._goal.peers:
+                remedy = "mend the other servers first: `vcluster status` shows them; else `vcluster restore` helps"
+                raise ConflictError(error.message, remedy=remedy) from error
+        except (CloudError, DeadlineError):
+            return
 
     def _save_console(self, action: Action) -> None:
         if self._keep_console is None:

@@ -43,19 +43,21 @@ class Outcome:
     degraded: tuple[str, ...]
 
 
-def final_error(current: Plan, goal: Goal, name: str, given_up: Iterable[CloudError]) -> CloudError:
+def final_error(current: Plan, goal: Goal, name: str, given_up: Iterable[CloudError], silence: str = "") -> CloudError:
     """The error of a run whose goal cannot be reached.
 
     Args:
         name: the cluster's.
         given_up: why single machines could not be had.
+        silence: why the head tells nothing, or its services do not start; in brackets.
     """
     errors = list(given_up)
     quota = next((error for error in errors if isinstance(error, QuotaError)), None)
     if quota is not None:
         return QuotaError(current.hopeless, remedy=quota.remedy or "ask for less, or free some room")
     remedy = next((error.remedy for error in errors if error.remedy), "")
-    return PermanentError(current.hopeless, remedy=remedy or _remedy(current, goal, name))
+    why = silence if str(Role.HEAD) in current.lost else ""
+    return PermanentError(f"{current.hopeless}{why}", remedy=remedy or _remedy(current, goal, name))
 
 
 def _remedy(current: Plan, goal: Goal, name: str) -> str:

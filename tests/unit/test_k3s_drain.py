@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from types import ModuleType
 
 import pytest
 from k3s_node_kit import CLUSTER, READY, certificates, health, kubernetes, node, node_object, probes
 from kubernetes_kit import Kubernetes, Object, pod, stamp
+
+import vcluster.ready
 
 __all__ = ["certificates", "kubernetes", "node"]
 
@@ -146,6 +149,19 @@ def test_a_machine_that_goes_takes_its_node_and_its_proof_along(
     probes(kubernetes)
     assert health(node)["cpu-1"] == "ready"
     assert [body["spec"]["nodeName"] for body in probes(kubernetes)] == ["cpu-1"]
+
+
+def test_a_server_that_the_database_needs_is_no_machine_to_delete(
+    node: ModuleType, kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(node, "GONE_SECONDS", 0.1)
+    kubernetes.lingers = 10**6
+    node.JOIN.write_text(json.dumps({"servers": {"head": "10.0.0.8", "head-2": "10.0.0.9"}}))
+    node.release(CLUSTER, ["cpu-1"])  # as ever: its name is asked for again before it is given away
+    with pytest.raises(SystemExit) as caught:
+        node.release(CLUSTER, ["head-2"])
+    assert caught.value.code == node.STAYS == vcluster.ready.STAYS
+    assert "head-2 does not leave the database" in capsys.readouterr().err
 
 
 def test_an_api_that_refuses_is_an_error(node: ModuleType, kubernetes: Kubernetes) -> None:

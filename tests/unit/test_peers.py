@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from engine import SHELVED, STOPPED, Run, running, steps
+from engine import SHELVED, STOPPED, Run, fresh, one_of_each, running, steps, volumes, whole
 
 from vcluster.actions import Goal
 from vcluster.clouds.memory import MemoryCloud
 from vcluster.clouds.memory_control import MemoryControl
-from vcluster.errors import DeadlineError, PermanentError
-from vcluster.model import MachineState, Network, Port, Slot
+from vcluster.errors import ConflictError, DeadlineError, PermanentError
+from vcluster.model import Health, MachineState, Network, PartKind, Port, Slot
+from vcluster.plan_rest import plan_rest
 
 PEERS = frozenset({"cpu-1", "cpu-2"})
 
@@ -124,7 +126,115 @@ def test_a_server_in_error_goes_when_the_others_are_most_and_else_nothing_is_she
         other.kill(name)
     with pytest.raises(PermanentError, match=r"cpu-\d is in ERROR and cannot be shelved"):
         Run(other).to(SHELVED)
-    assert {m.name for m in other.observe(other.ref("demo")).machines} > PEERS
+    left = other.observe(other.ref("demo")).machines
+    assert {m.name: m.state for m in left} == {
+        "head": MachineState.SHELVED,
+        **dict.fromkeys(PEERS, MachineState.ERROR),
+    }
+
+
+def test_a_head_in_error_keeps_its_peers_from_no_shelf() -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(servers(cloud))
+    cloud.kill("head")
+    with pytest.raises(PermanentError, match="the head is in ERROR and cannot be shelved"):
+        Run(cloud).to(SHELVED)
+    states = {m.name: m.state for m in cloud.observe(cloud.ref("demo")).machines}
+    assert states == {"head": MachineState.ERROR, **dict.fromkeys(PEERS, MachineState.SHELVED)}
+
+
+@pytest.mark.parametrize("state", [MachineState.DELETING, MachineState.BUILD])
+def test_a_server_that_is_deleted_or_built_for_ever_keeps_nothing_from_the_shelf(state: MachineState) -> None:
+    cloud = MemoryCloud()
+    seen = Run(cloud).to(servers(cloud)).observed
+    hangs = next(m for m in seen.machines if m.name == "cpu-1")
+    machines = tuple(replace(m, state=state) if m is hangs else m for m in seen.machines)
+    now = cloud.now() + 5000.0
+    goal = replace(SHELVED, boot_timeout=300.0, doubted={hangs.uuid: now - 4000.0})
+    plan = plan_rest(goal, replace(seen, machines=machines, health={}), now)
+    assert plan.waiting == ()
+    goes = {"delete machine cpu-1"} if state is MachineState.BUILD else set()  # the other was told so long ago
+    wanted = {"delete machine cpu-3", "shelve machine head", "shelve machine cpu-2", *goes}
+    assert {f"{action.title} {action.subject}" for action in plan.actions} == wanted
+
+
+def test_servers_stay_on_until_the_jobs_have_ended() -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(servers(cloud))
+    cloud.occupy("cpu-3", 1000.0)
+    began, run = cloud.now(), Run(cloud)
+    run.to(replace(STOPPED, job_patience=3000.0))
+    assert cloud.now() - began >= 1000.0
+    stops = [step.split()[-1] for step in steps(run.events) if step.startswith("stop")]
+    assert stops[0] == "cpu-3"
+    assert sorted(stops[1:]) == ["cpu-1", "cpu-2", "head"]
+
+
+# Their database ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["lost", "replaced"])
+def test_a_head_with_peers_has_another_volume(how: str) -> None:
+    cloud = fresh()
+    old = {m.name: m.uuid for m in Run(cloud).to(whole(cloud, 2, peers=PEERS)).observed.machines}
+    goal = whole(cloud, 2, peers=PEERS)
+    if how == "lost":
+        cloud.lose("head")
+    else:
+        goal = replace(goal, replace=frozenset({old["head"]}))
+    run = Run(cloud)
+    observed = run.to(goal).observed
+    assert anew(old, {m.name: m.uuid for m in observed.machines}) == {"head"}
+    assert steps(run.events).count("create volume head") == 1
+    assert volumes(cloud) == {name: name for name in ("head", *PEERS)}
+    one_of_each(observed)
+
+
+def test_a_volume_that_an_earlier_head_left_behind_is_booted_by_no_other() -> None:
+    cloud = fresh()
+    Run(cloud).to(whole(cloud, 2, peers=PEERS))
+    cloud.entries(cloud.ref("demo"))[0].tied = False
+    (used,) = (p.uuid for p in cloud.observe(cloud.ref("demo")).parts if (p.kind, p.name) == (PartKind.VOLUME, "head"))
+    cloud.lose("head")
+    observed = Run(cloud).loop(whole(cloud, 2, peers=PEERS)).run(7200).observed
+    assert used not in {part.uuid for part in observed.parts}
+    assert volumes(cloud) == {name: name for name in ("head", *PEERS)}
+
+
+@pytest.mark.parametrize(("name", "stays"), [("cpu-1", True), ("cpu-3", False)])
+def test_a_server_that_its_database_does_not_let_go_stays(
+    monkeypatch: pytest.MonkeyPatch, name: str, *, stays: bool
+) -> None:
+    def release(self: MemoryControl, names: Sequence[str]) -> None:
+        raise ConflictError(f"{names[0]} does not leave the database")
+
+    cloud = MemoryCloud()
+    old = {m.name: m.uuid for m in Run(cloud).to(servers(cloud)).observed.machines}
+    monkeypatch.setattr(MemoryControl, "release", release)
+    goal = replace(servers(cloud), replace=frozenset({old[name]}))
+    if stays:
+        with pytest.raises(ConflictError, match="does not leave the database") as caught:
+            Run(cloud).to(goal)
+        assert "`vcluster restore`" in caught.value.remedy
+    else:
+        Run(cloud).to(goal)
+    new = {m.name: m.uuid for m in cloud.observe(cloud.ref("demo")).machines}
+    assert anew(old, new) == (set() if stays else {name})
+
+
+def test_a_head_that_is_left_alone_fails_with_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    why = "Kubernetes does not answer on the head yet; `vcluster restore` helps"
+    cloud = MemoryCloud()
+    Run(cloud).to(servers(cloud))
+    for name in PEERS:
+        cloud.lose(name)
+    monkeypatch.setattr(MemoryControl, "silence", why)
+    monkeypatch.setattr(
+        MemoryControl, "health", lambda self, seen: {m.name: Health.BOOTING for m in seen.machines if m.address}
+    )
+    with pytest.raises(PermanentError, match=f"the head failed: no job ran on it .*{re.escape(why)}"):
+        Run(cloud).to(servers(cloud))
+    assert "head" in {m.name for m in cloud.observe(cloud.ref("demo")).machines}
 
 
 def test_a_head_with_peers_can_be_replaced() -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from vcluster.clouds.base import BOOT_MARK
-from vcluster.errors import TemporaryError
+from vcluster.errors import ConflictError, TemporaryError
 from vcluster.model import CommandResult, Endpoint, Health, Machine, MachineState, Observed, Role
-from vcluster.ready import HeadControl
+from vcluster.ready import STAYS, HeadControl
 from vcluster.remote import answers
 
 
@@ -143,6 +143,13 @@ def test_an_earlier_boots_failure_is_not_this_ones(banner: Endpoint) -> None:
     for console, told in cases:
         remote = FakeRemote([said(head="ready")])
         assert control(remote, console).health(observed(banner)) == {"head": Health.READY, **told}
+
+
+def test_what_a_scheduler_cannot_do_without_is_no_weather(banner: Endpoint) -> None:
+    asked = control(FakeRemote([said(), CommandResult("", "head-2 does not leave the database\n", STAYS)]))
+    asked.health(observed(banner))
+    with pytest.raises(ConflictError, match=r"^head-2 does not leave the database$"):
+        asked.release(["head-2"])
 
 
 def test_drain_and_resume_quote_their_words_and_pass_refusals_on(banner: Endpoint) -> None:

@@ -152,6 +152,25 @@ def test_a_head_in_error_does_not_live_for_ever(home: Path, cloud: MemoryCloud) 
     assert cloud.resources() == []
 
 
+@pytest.mark.parametrize("broken", [(), ("head",), ("head-2", "head-3")])
+def test_three_servers_have_one_grace_period(home: Path, cloud: MemoryCloud, broken: tuple[str, ...]) -> None:
+    servers = spec(scheduler="k3s", head={"count": 3}, expires="8h", grace_period="2h")
+    demo = cluster(home, cloud, servers)
+    demo.up()
+    for name in broken:
+        cloud.kill(name)
+    cloud.clock.sleep(9 * HOUR)
+    (first,) = reap(cloud=cloud, home=home)
+    assert ("cannot be shelved" in first.error) == bool(broken)
+    left = {machine.name: str(machine.state) for machine in cloud.observe(demo.ref).machines}
+    assert left == {name: "ERROR" if name in broken else "SHELVED" for name in ("head", "head-2", "head-3")}
+    cloud.clock.sleep(HOUR)
+    assert [each.act for each in reap(cloud=cloud, home=home)] == ["wait"]
+    cloud.clock.sleep(3 * HOUR)
+    assert [each.act for each in reap(cloud=cloud, home=home)] == ["delete"]
+    assert cloud.resources() == []
+
+
 def test_the_reaper_leaves_what_goes_down_to_the_one_who_takes_it_down(home: Path, cloud: MemoryCloud) -> None:
     cluster(home, cloud, spec(expires="8h")).up()
     cloud.clock.sleep(9 * HOUR)

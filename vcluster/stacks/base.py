@@ -102,6 +102,7 @@ class Control(Protocol):
 
         Raises:
             TemporaryError: the head could not be asked. It is called again before the place is taken anew.
+            ConflictError: it cannot do without one of them: a server of its database.
         """
         ...
 
