@@ -12,9 +12,12 @@ import pytest
 from conftest import Cli
 from kubernetes import Kubernetes, needs_k3s
 
+from vcluster.ready import STAYS
+
 pytestmark = [pytest.mark.vm, pytest.mark.drill, needs_k3s]
 
 SERVERS = {"head", "head-2", "head-3"}
+TOMBSTONE = "/var/lib/rancher/k3s/server/db/etcd/tombstone"
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,28 @@ def members(ha: Kubernetes) -> set[str]:
 
 def test_three_servers_are_one_cluster(ha: Kubernetes) -> None:
     assert ha.nodes() == dict.fromkeys(SERVERS, True)
+    assert members(ha) == SERVERS
+
+
+def test_etcd_lets_no_server_go_that_it_needs_and_takes_one_back_that_it_let_go(ha: Kubernetes) -> None:
+    ha.on("head-3", "sudo systemctl stop k3s")
+    try:
+        said = ha.on("head", "sudo vcluster-node release head-2; echo exit $?", check=False)
+        assert "head-2 does not leave the database" in said
+        assert f"exit {STAYS}" in said
+        assert "head-2" in members(ha)
+    finally:
+        ha.on("head-3", "sudo systemctl start --no-block k3s")
+    # Now etcd can do without it, and Kubernetes asks again. Its k3s says that it was removed, and waits for a restart.
+    end = time.monotonic() + 1500
+    while "gone" not in ha.on("head-2", f"sudo test -e {TOMBSTONE} && echo gone", check=False):
+        assert time.monotonic() < end
+        time.sleep(5)
+    ha.on("head-2", "sudo systemctl restart --no-block k3s")
+    while {m.name: m.health for m in ha.cluster.status().machines} != dict.fromkeys(SERVERS, "ready"):
+        assert time.monotonic() < end
+        time.sleep(10)
+    assert "out of their database" in ha.on("head-2", "sudo journalctl -b -u k3s", check=False)
     assert members(ha) == SERVERS
 
 
