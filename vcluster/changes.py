@@ -155,6 +155,9 @@ class Change:
             return ""
         if self.field.endswith(".max_count") and isinstance(self.old, int):
             return f"set max_count: {self.old} to keep the cluster's room; for another, take it down and up again"
+        if self.field == "k3s.flannel_backend" and isinstance(self.old, str):
+            # Nobody need have written it: another version has another one where the spec says nothing.
+            return f"write `flannel_backend: {self.old}` under k3s, which the cluster has; only a new one gets another"
         if self.field in UPGRADES:
             return "`vcluster upgrade` with this spec does it, one machine after the other"
         return "take the cluster down and up again, or give the new one another name"

@@ -189,16 +189,17 @@ class Cluster(Lifecycle, Upgrade):
         """Drain a machine, delete it and make it anew; one that failed too often gets a new budget.
 
         Raises:
-            UsageError: no such machine; or it is a head that is alone, whose disk holds everybody's home; or one of
-                several servers, of which most of the others are not on.
+            UsageError: no such machine; or it is a head that is alone, whose disk holds everybody's home or Kubernetes'
+                database; or one of several servers, of which most of the others are not on.
         """
         observed = self._observe()
         self._must_exist(observed)
         spec = self._spec(observed, boot=True)
         if machine == Role.HEAD and not spec.peers:
+            kept, by = ("Kubernetes' database", "kubectl, ") if spec.scheduler == "k3s" else ("/home", "")
             raise UsageError(
-                "the head is not replaced: its disk holds /home",
-                remedy=f"save what is needed (vcluster cp), then `vcluster down {self.name}` and `vcluster up`",
+                f"the head is not replaced: its disk holds {kept}",
+                remedy=f"save what is needed ({by}vcluster cp), then `vcluster down {self.name}` and `vcluster up`",
             )
         if machine not in wanted_of(spec):
             raise self._no_machine(machine, observed)

@@ -2,6 +2,8 @@
 
 Nobody looks for it but who takes the cluster down: to all others it is people's work on the cluster, as files are.
 A run that found the cluster without its head, as another one left it, does not know whether there is any, and looks.
+Where the head says that there is none, one look is enough: an earlier cluster of this name may have left some, and what
+that made bears the same mark.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class Offspring:
     def __init__(self, cloud: Cloud, ref: ClusterRef) -> None:
         self._cloud, self._ref = cloud, ref
         self._more = 0
-        self._none = False
+        self._none = self._asked = self._found = False
         self.unseen = ""
 
     def looks_again(self) -> bool:
@@ -41,22 +43,33 @@ class Offspring:
         self._more = self._more + 1 if self.unseen else 0
         return 0 < self._more <= LOOKS
 
-    def learn(self, observed: Observed) -> None:
-        """Remember of a picture whether there can be any: a later one may show no head any more."""
+    def learn(self, seen: Observed) -> None:
+        """Remember of a picture with it whether there can be any: a later one may show no head any more."""
+        self._asked = True
+        self._found = self._found or any(part.maker for part in seen.parts)
+        self._heed(seen)
+
+    def _heed(self, observed: Observed) -> None:
         self._none = self._none or (observed.head is not None and observed.head.self_contained)
 
     def beside(self, observed: Observed) -> Observed:
-        """The same picture of the cluster with it. Where the head says that there is none, the cloud is not asked."""
-        self.learn(observed)
-        if self._none:
+        """The same picture of the cluster with it. Where the head says that there is none, the cloud is asked once, and
+        again only while there is some all the same: whether it answers or not, nothing new comes.
+        """
+        self._heed(observed)
+        if self._none and self._asked and not self._found:
+            self.unseen = ""
             return observed
+        self._asked = True
         try:
             found = tuple(self._cloud.offspring(self._ref))
         except CloudError as error:
             self.unseen = error.message
             return observed
         self.unseen = ""
-        return own(replace(observed, parts=(*observed.parts, *found)), self._ref)
+        seen = own(replace(observed, parts=(*observed.parts, *found)), self._ref)
+        self.learn(seen)
+        return seen
 
 
 def without_offspring(observed: Observed) -> Observed:

@@ -277,8 +277,8 @@ class HubSpec(Model):
     storage: Annotated[Literal["none", "cinder", "nfs"] | None, Kind("kind of storage", "none, cinder or nfs")] = Field(
         default=None,
         description="Where files of people are (k3s only). `none`: they go with the notebook; `cinder`: each has a "
-        "volume, of `people.quota` or 5G; `nfs`: on the head's disk. Default: `cinder` where `k3s.openstack` has "
-        "a credential for volumes, else `none`",
+        "volume, of `people.quota` or 5G; `nfs`: on the head's disk, where it is the one server. Default: "
+        "`cinder` where `k3s.openstack` has a credential for volumes, else `none`",
         examples=["none"],
     )
     repository: RepositorySpec = Field(default=RepositorySpec(), description="Material for the class")

@@ -66,6 +66,10 @@ def _on_k3s(data: Any, section: Any) -> Iterator[Trouble]:
     if storage == "cinder" and not volumes:
         remedy = "add k3s.openstack, a credential for volumes, or take another storage"
         yield Trouble(("storage",), "cinder has nobody who makes volumes", remedy)
+    if storage == "nfs" and _get(_get(data, "head", {}), "count") == 3:
+        # A server of three is made anew without asking, as its peers have all that it had, but for these files.
+        remedy = "take cinder, or one server: leave out head.count"
+        yield Trouble(("storage",), "nfs lies on the head alone, and of three servers any may be lost", remedy)
     if storage == "nfs" and _get(_get(section, "people", {}), "quota") is not None:
         yield Trouble(("people", "quota"), "means nothing with storage nfs", "leave it out, or take cinder", key=True)
 

@@ -36,7 +36,11 @@ def test_a_version_that_brings_another_backend_changes_that_too(backend: str, *,
     """Machines made after such an upgrade would not hear those made before it."""
     text = "scheduler: k3s\nk3s: {{version: {}, binary: {{sha256: {}}}{}}}\n"
     old, new = (spec(text.format(version, "a" * 64, backend)) for version in ("v1.22.17+k3s1", "v1.23.17+k3s1"))
-    assert ("k3s.flannel_backend" in {change.field for change in spec_changes(old, new)}) is changes
+    found = {change.field: change.remedy for change in spec_changes(old, new)}
+    assert ("k3s.flannel_backend" in found) is changes
+    # The user never wrote it, and to make the cluster anew would lose all that Kubernetes has.
+    assert found.get("k3s.flannel_backend", "").startswith("write `flannel_backend: vxlan` under k3s, ") is changes
+    assert "take the cluster down" not in remedies(spec_changes(old, new))
 
 
 def test_nothing_differs() -> None:

@@ -35,6 +35,7 @@ class SmallCloud:
     head_mark: str = REF.tag(Role.HEAD)
     group_mark: str = REF.tag(PartKind.SECURITY_GROUP)
     broken: str = ""
+    peers: dict[str, tuple[str, str]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -47,13 +48,15 @@ class SmallCloud:
         if parts.path == "/identity/v3/auth/tokens":
             told = body["auth"]["identity"]["application_credential"]
             return (201, {"token": {"catalog": self.catalog()}}) if told["secret"] == SECRET else (401, {})
-        return self.service(method, parts.path, query) if token == "a-token" else (401, {})
+        return self.service(method, parts.path, query, body) if token == "a-token" else (401, {})
 
-    def service(self, method: str, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
+    def service(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
         if path == "/network/v2.0/security-groups":
             return 200, {"security_groups": [group for group in self.groups() if group["name"] in query["name"]]}
         if method == "GET" and path == "/compute/v2.1/servers/own":
             return 200, {"server": {"id": "own", "metadata": {marks.MARK: self.head_mark}}}
+        if method == "POST" and path.endswith("/action"):
+            assert body == {"shelve": None}
         if method == "GET" and path == "/compute/v2.1/servers/detail":
             assert query["tags"] == [marks.server_tag(REF)]
             return 200, {"servers": [] if "marker" in query else self.servers()}
@@ -68,9 +71,15 @@ class SmallCloud:
         ]
 
     def servers(self) -> list[dict[str, Any]]:
-        tags = {"w1": REF.tag(Role.WORKER), "own": self.head_mark, "w2": REF.tag(Role.WORKER)}
+        def one(uuid: str, tag: str, group: str, status: str = "ACTIVE", task: str = "") -> dict[str, Any]:
+            metadata = {marks.MARK: tag, marks.GROUP: group}
+            return {"id": uuid, "metadata": metadata, "status": status, "OS-EXT-STS:task_state": task or None}
+
+        worker = REF.tag(Role.WORKER)
+        peers = [one(uuid, worker, "head", *state) for uuid, state in self.peers.items()]
+        machines = [*peers, one("w1", worker, "cpu"), one("own", self.head_mark, "head"), one("w2", worker, "cpu")]
         # A neighbour may write our tag on his server; without our mark in its metadata it is his.
-        return [{"id": uuid, "metadata": {marks.MARK: tag}} for uuid, tag in tags.items()] + [{"id": "neighbours"}]
+        return [*machines, {"id": "neighbours"}]
 
     def catalog(self) -> list[dict[str, Any]]:
         def places(path: str) -> list[dict[str, str]]:
@@ -180,9 +189,63 @@ def test_an_expired_cluster_is_drained_its_workers_go_and_the_head_is_shelved(he
     assert (done.returncode, done.stderr) == (0, "")
     assert "demo expired" in done.stdout
     assert head.drained == "drain cpu-1 cpu-2 --reason expired\n"
-    changes = [request for request in head.cloud.requests if not request.startswith("GET")]
-    assert changes[1:] == CHANGES  # the first is Keystone's
+    assert acts(head) == CHANGES
     assert SECRET not in done.stdout
+
+
+def acts(head: Head) -> list[str]:
+    return [request for request in head.cloud.requests if not request.startswith("GET")][1:]  # the first is Keystone's
+
+
+ON, ERROR = ("ACTIVE", ""), ("ERROR", "")
+GOES = [f"DELETE /compute/v2.1/servers/{name}" for name in ("w1", "w2")]
+SHELVES = {name: f"POST /compute/v2.1/servers/{name}/action" for name in ("head-2", "head-3", "own")}
+
+
+@pytest.mark.parametrize(
+    ("peers", "shelved"),
+    [
+        ((ON, ON), ["head-2", "head-3"]),
+        ((("SHUTOFF", ""), ("PAUSED", "")), ["head-2", "head-3"]),
+        ((("SHELVED", ""), ON), ["head-3"]),
+        ((("SHELVED_OFFLOADED", ""), ("SHELVED", "shelving_offloading")), []),
+        ((("ACTIVE", "shelving"), ON), ["head-3"]),
+        # Both are most of the database: nobody knows what is left of it on these two disks.
+        ((ERROR, ERROR), []),
+        ((ERROR, ("ACTIVE", "deleting")), []),
+        ((ERROR, ("SOFT_DELETED", "")), []),
+    ],
+)
+def test_a_heads_peers_are_shelved_before_it_and_never_deleted(
+    head: Head, peers: tuple[tuple[str, str], tuple[str, str]], shelved: list[str]
+) -> None:
+    head.openrc()
+    head.cloud.expires = [PAST]
+    head.cloud.peers = dict(zip(("head-2", "head-3"), peers, strict=True))
+    done = head.run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 workers go" in done.stdout
+    assert acts(head) == [*GOES, *(SHELVES[name] for name in [*shelved, "own"])]
+
+
+@pytest.mark.parametrize("lost", [ERROR, ("ACTIVE", "deleting")])
+def test_a_peer_in_error_goes_as_workers_do_where_most_are_left(head: Head, lost: tuple[str, str]) -> None:
+    head.openrc()
+    head.cloud.expires = [PAST]
+    head.cloud.peers = {"head-2": lost, "head-3": ON}
+    assert head.run().returncode == 0
+    assert acts(head) == ["DELETE /compute/v2.1/servers/head-2", *GOES, SHELVES["head-3"], SHELVES["own"]]
+
+
+def test_a_peer_that_is_not_shelved_keeps_the_head_to_try_again(head: Head) -> None:
+    head.openrc()
+    head.cloud.expires = [PAST]
+    head.cloud.peers = {"head-2": ON, "head-3": ON}
+    head.cloud.broken = "/compute/v2.1/servers/head-2/action"
+    done = head.run()
+    assert done.returncode == 1
+    assert "POST /compute/v2.1/servers/head-2/action: 503" in done.stderr
+    assert acts(head) == [*GOES, SHELVES["head-2"], SHELVES["head-3"]]
 
 
 @pytest.mark.parametrize("moments", [[FUTURE], [], ["soon"], [PAST, FUTURE]])

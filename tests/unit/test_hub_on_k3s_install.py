@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hub_on_k3s_kit import MORE, SPEC, VALUES, Helm, head_of
 
-from vcluster import Cluster, ClusterSpec
+from vcluster import Cluster, ClusterSpec, hub_on_k3s
 from vcluster.clouds.memory import MemoryCloud
 from vcluster.errors import CancelledError, DeadlineError, PermanentError, SpecError
 from vcluster.events import Event, Log
@@ -34,6 +34,12 @@ def brought_up(cloud: MemoryCloud, home: Path, text: str, *, timeout: float | No
     with Cluster(ClusterSpec.from_yaml(text), cloud=cloud, home=home, on_event=events.append) as demo:
         assert demo.up(timeout=timeout).hub is not None
     return [event.message for event in events if isinstance(event, Log)]
+
+
+def test_a_pretended_head_says_of_helm_s_records_what_is_understood(cloud: MemoryCloud, tmp_path: Path) -> None:
+    """Else a Hub in the memory cloud would be one of which helm knows nothing."""
+    brought_up(cloud, tmp_path, SPEC)
+    assert hub_on_k3s._statuses(cloud.execute(cloud.ref("demo"), RECORDS)) == ["deployed"]
 
 
 def test_a_provider_s_first_install_knows_the_address_and_is_not_interrupted(

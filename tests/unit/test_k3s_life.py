@@ -192,7 +192,7 @@ def test_a_head_that_is_alone_is_not_replaced(cloud: Recording, tmp_path: Path) 
     spec = ClusterSpec.model_validate({**THREE, "head": {}})
     with Cluster(spec, cloud=cloud, home=tmp_path) as demo:
         demo.up()
-        with pytest.raises(UsageError, match="the head is not replaced: its disk holds /home"):
+        with pytest.raises(UsageError, match="the head is not replaced: its disk holds Kubernetes' database"):
             demo.replace("head")
         assert demo.replace("cpu-1").changed
 

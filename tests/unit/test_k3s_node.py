@@ -59,9 +59,16 @@ def test_of_several_servers_it_is_said_how_many_it_takes(
     node: ModuleType, kubernetes: Kubernetes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kubernetes.active = False
-    node.JOIN.write_text(json.dumps({"servers": dict.fromkeys(("head", "head-2", "head-3"), "10.0.0.9")}))
-    assert health(node) == dict.fromkeys(NAMES, "booting")
-    assert "takes 2 of 3 servers; where too few are left, `vcluster restore` helps" in capsys.readouterr().err
+    facts = {"servers": dict.fromkeys(("head", "head-2", "head-3"), "10.0.0.9"), "founded": False}
+    for founded, proved in ((False, False), (True, False), (False, True)):
+        node.JOIN.write_text(json.dumps({**facts, "founded": founded}))
+        if proved:
+            node.remember("head", "boot-1", 1.0)
+        assert health(node) == dict.fromkeys(NAMES, "booting")
+        # Of a cluster that never was ready there is no backup.
+        more = "; where too few are left, `vcluster restore` helps" if founded or proved else ""
+        said = f"Kubernetes does not answer on the head yet, which takes 2 of 3 servers{more}\n"
+        assert capsys.readouterr().err == said
 
 
 def test_a_server_of_another_cluster_is_not_believed(

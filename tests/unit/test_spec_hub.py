@@ -202,12 +202,14 @@ def k3s(id: str, text: str, where: str, message: str, remedy: str = "") -> Bad: 
 
 
 IMAGE = "environment: {image: "
+THREE = "scheduler: k3s\nhead: {count: 3}"
 K3S = [
     Bad("storage-slurm", "storage: nfs", "storage", "means nothing with scheduler slurm", "homes are on the head"),
     Bad("image-slurm", f"{IMAGE}'a/b:1'}}", "environment.image", "means nothing with scheduler slurm", "name packages"),
     k3s("storage", "storage: ceph", "storage", "must be none, cinder or nfs, got 'ceph'"),
     k3s("cinder", "storage: cinder", "storage", "cinder has nobody who makes volumes", "add k3s.openstack"),
     k3s("quota-nfs", "{storage: nfs, people: {quota: 5G}}", "people.quota", "means nothing with storage nfs", "cinder"),
+    Bad("k3s-nfs-3", "storage: nfs", "storage", "nfs lies on the head alone", "take cinder, or one server", THREE),
     k3s("pam", "auth: {method: pam}", "auth.method", "pam means nothing with scheduler k3s", "no accounts on machines"),
     k3s("packages", "environment: {packages: [xarray]}", "environment.packages", "means nothing", "name an image"),
     k3s("pins", r'environment: {requirements: "xarray\n"}', "environment.requirements", "means nothing", "an image"),
@@ -263,7 +265,7 @@ def test_bad_hub(folder: Path, bad: Bad) -> None:
     where = f"jupyterhub.{bad.where}".rstrip(".")
     matching = [p for p in found if p.where == where and bad.message in p.message and bad.remedy in p.remedy]
     assert matching, "\n".join(map(str, found))
-    line = 3 if bad.more.startswith("cloud:") else 4
+    line = (3 if bad.more.startswith("cloud:") else 4) + bad.more.count("\n")
     assert matching[0].line == line
     assert matching[0].column >= 1
     assert all(text.isprintable() for problem in found for text in str(problem).splitlines())

@@ -17,7 +17,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "list": ("fleet", "List the clusters on a cloud: whose, how old, what they cost."),
         "stop": ("lifecycle", "Shut a cluster's machines down and keep their disks."),
         "start": ("lifecycle", "Boot a stopped cluster again."),
-        "shelve": ("lifecycle", "Keep the head's disk on the shelf and let the workers go."),
+        "shelve": ("lifecycle", "Keep the servers' disks on the shelf and let the workers go."),
         "unshelve": ("lifecycle", "Take a shelved cluster back into use."),
         "extend": ("fleet", "Let a cluster live longer."),
         "down": ("lifecycle", "Delete a cluster, after showing what goes."),

@@ -138,7 +138,7 @@ def stop_(target: str, wait_jobs: float | None, how: How) -> None:
 @options(CLOUD, OWNER, TIMEOUT)
 def shelve_(target: str, wait_jobs: float | None, how: How) -> None:
     """A cluster on the shelf takes no processors: on Jetstream2 it costs nothing. Workers are deleted and made anew
-    later; the head keeps its disk and everybody's files. Jobs that still run are lost.
+    later; the head, or each of three servers, keeps its disk and everybody's files. Jobs that still run are lost.
     """
     with running(target, how) as run:
         result = run.cluster.shelve(wait_jobs=wait_jobs or 0.0, timeout=how.timeout, cancel=run.cancel)
