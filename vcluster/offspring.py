@@ -2,8 +2,6 @@
 
 Nobody looks for it but who takes the cluster down: to all others it is people's work on the cluster, as files are.
 A run that found the cluster without its head, as another one left it, does not know whether there is any, and looks.
-Where the head says that there is none, one look is enough: an earlier cluster of this name may have left some, and what
-that made bears the same mark.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ class Offspring:
     def __init__(self, cloud: Cloud, ref: ClusterRef) -> None:
         self._cloud, self._ref = cloud, ref
         self._more = 0
-        self._none = self._asked = self._found = False
+        self._none = False
         self.unseen = ""
 
     def looks_again(self) -> bool:
@@ -43,33 +41,22 @@ class Offspring:
         self._more = self._more + 1 if self.unseen else 0
         return 0 < self._more <= LOOKS
 
-    def learn(self, seen: Observed) -> None:
-        """Remember of a picture with it whether there can be any: a later one may show no head any more."""
-        self._asked = True
-        self._found = self._found or any(part.maker for part in seen.parts)
-        self._heed(seen)
-
-    def _heed(self, observed: Observed) -> None:
+    def learn(self, observed: Observed) -> None:
+        """Remember of a picture whether there can be any: a later one may show no head any more."""
         self._none = self._none or (observed.head is not None and observed.head.self_contained)
 
     def beside(self, observed: Observed) -> Observed:
-        """The same picture of the cluster with it. Where the head says that there is none, the cloud is asked once, and
-        again only while there is some all the same: whether it answers or not, nothing new comes.
-        """
-        self._heed(observed)
-        if self._none and self._asked and not self._found:
-            self.unseen = ""
+        """The same picture of the cluster with it. Where the head says that there is none, the cloud is not asked."""
+        self.learn(observed)
+        if self._none:
             return observed
-        self._asked = True
         try:
             found = tuple(self._cloud.offspring(self._ref))
         except CloudError as error:
             self.unseen = error.message
             return observed
         self.unseen = ""
-        seen = own(replace(observed, parts=(*observed.parts, *found)), self._ref)
-        self.learn(seen)
-        return seen
+        return own(replace(observed, parts=(*observed.parts, *found)), self._ref)
 
 
 def without_offspring(observed: Observed) -> Observed:

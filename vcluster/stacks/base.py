@@ -58,7 +58,7 @@ class Stack(Protocol):
     """Files, install steps and configuration of one scheduler.
 
     Attributes:
-        self_contained: it makes nothing on the cloud by itself, so that one look for that is enough when all goes.
+        self_contained: it makes nothing on the cloud by itself, so that nobody looks for that when the cluster goes.
     """
 
     name: str
