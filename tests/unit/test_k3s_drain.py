@@ -164,8 +164,24 @@ def test_a_server_that_the_database_needs_is_no_machine_to_delete(
     assert "head-2 does not leave the database" in capsys.readouterr().err
 
 
-def test_an_api_that_refuses_is_an_error(node: ModuleType, kubernetes: Kubernetes) -> None:
+def test_an_api_that_refuses_is_an_error(
+    node: ModuleType, kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "GONE_SECONDS", 0.1)
     kubernetes.status = 503
     for act in (lambda: node.release(CLUSTER, ["cpu-1"]), lambda: node.drain(CLUSTER, ["cpu-1"], "why")):
         with pytest.raises(node.Sorry, match="apiserver not ready"):
             act()
+
+
+def test_servers_that_choose_a_leader_are_asked_again(
+    node: ModuleType, kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(_seconds: float) -> None:
+        kubernetes.status = 0
+
+    health(node)
+    kubernetes.status = 503
+    monkeypatch.setattr(node.time, "sleep", sleep)
+    node.release(CLUSTER, ["head-2"])
+    assert "head-2" not in kubernetes.nodes
