@@ -8,6 +8,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from vcluster.k3s_checks import numbers
+
 if TYPE_CHECKING:
     from vcluster.spec import ClusterSpec, WorkerGroup
 
@@ -158,6 +160,8 @@ class Change:
         if self.field == "k3s.flannel_backend" and isinstance(self.old, str):
             # Nobody need have written it: another version has another one where the spec says nothing.
             return f"write `flannel_backend: {self.old}` under k3s, which the cluster has; only a new one gets another"
+        if self.field == "k3s.version" and numbers(str(self.new)) < numbers(str(self.old or "")):
+            return f"Kubernetes does not go back: write `version: {self.old}` under k3s, with its binary and images"
         if self.field in UPGRADES:
             return "`vcluster upgrade` with this spec does it, one machine after the other"
         return "take the cluster down and up again, or give the new one another name"

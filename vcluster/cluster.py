@@ -188,6 +188,8 @@ class Cluster(Lifecycle, Upgrade):
     ) -> Result:
         """Drain a machine, delete it and make it anew; one that failed too often gets a new budget.
 
+        Groups keep the number of workers that they have, whatever the spec says: that is for :meth:`up`, which asks.
+
         Raises:
             UsageError: no such machine; or it is a head that is alone, whose disk holds everybody's home or Kubernetes'
                 database; or one of several servers, of which most of the others are not on.
@@ -195,6 +197,8 @@ class Cluster(Lifecycle, Upgrade):
         observed = self._observe()
         self._must_exist(observed)
         spec = self._spec(observed, boot=True)
+        if self._given is not None:
+            spec = spec.with_counts_of(self._applied_spec(observed, boot=True))
         if machine == Role.HEAD and not spec.peers:
             kept, by = ("Kubernetes' database", "kubectl, ") if spec.scheduler == "k3s" else ("/home", "")
             raise UsageError(

@@ -78,7 +78,7 @@ class ChartAccess(Access):
         """
         if self._chart_spec() is not None:
             raise UsageError(
-                f"the Hub of {self.name} is Kubernetes' own: it is not asked through the head, and has no rehearsals",
+                f"the Hub of {self.name!r} is Kubernetes' own: it is not asked through the head, and has no rehearsals",
                 remedy="who may come is in the spec: change it, and `vcluster up` again; the Hub's admin page shows "
                 "who is there",
             )

@@ -67,7 +67,9 @@ class Lifecycle(BringUp):
     def shelve(
         self, *, wait_jobs: float = 0.0, timeout: float | None = None, cancel: threading.Event | None = None
     ) -> Result:
-        """Put the cluster on the shelf, where it costs little or nothing: the head and its disk stay, the workers go.
+        """Put the cluster on the shelf, where it costs little or nothing: the workers go, the head and its disk stay.
+
+        So do the other servers where there are three: their disks are the database.
 
         Args:
             wait_jobs: seconds that running jobs may take to end; no new ones start meanwhile.

@@ -268,6 +268,16 @@ class ClusterSpec(Model):
             places += (Slot(f"{group.name}-{n}", Role.WORKER, group.name, flavor, **rest) for n in numbers)
         return tuple(places)
 
+    def with_counts_of(self, other: ClusterSpec | None) -> Self:
+        """The same cluster with as many workers as another spec says, in groups that are in both and have the room."""
+        counts = {group.name: group.count for group in other.workers} if other else {}
+        same = self
+        for group in self.workers:
+            count = counts.get(group.name, group.count)
+            if count != group.count and (group.min_count or 0) <= count <= group.maximum:
+                same = same.with_count(group.name, count)
+        return same
+
     def with_count(self, group: str, count: int) -> Self:
         """The same cluster with another number of workers in one group; its room to grow stays as it is.
 

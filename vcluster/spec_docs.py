@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from vcluster.changes import TABLE, ChangeKind
+from vcluster.changes import TABLE, UPGRADES, ChangeKind
 from vcluster.spec import ClusterSpec, schema_json
 from vcluster.spec_words import Kind
 
@@ -124,6 +124,8 @@ def _yaml(value: Any) -> str:
 def _change(name: str, info: FieldInfo, places: list[str]) -> str:
     fields = [f"{place}.{name}" if place else name for place in places]
     kinds = {kind for field in fields if (kind := _kind(field))}
+    if UPGRADES.issuperset(fields):
+        return "by `vcluster upgrade`"
     if kinds:
         return ", ".join(sorted(str(kind).removeprefix("changed ") for kind in kinds))
     return "see below" if _models(info.annotation) else "as the whole"

@@ -138,7 +138,7 @@ class PeopleSpec(Model):
     quota: Annotated[int | None, BeforeValidator(hub.quota), any_size(hub.LEAST_QUOTA), Kind("size")] = Field(
         default=None,
         description="How much each of all these may store; the head's disk must be ext4, as Debian's and Ubuntu's "
-        "images have it. Default: no limit",
+        "images have it. With k3s: of a volume, or of the worker's disk. Default: no limit; with k3s 5G",
         examples=["5G"],
     )
 
@@ -167,7 +167,9 @@ class ProfileSpec(Model):
         default=0, description="GPUs; its worker group's `gpus` says how many there are", examples=[1]
     )
     partition: Annotated[Text | None, AfterValidator(hub.partition), pattern(checks.NAME), Kind("name")] = Field(
-        default=None, description="The worker group that it runs on. Default: the first", examples=["cpu"]
+        default=None,
+        description="The worker group that it runs on. Default: the first; with k3s the first but `core`",
+        examples=["cpu"],
     )
 
 

@@ -73,6 +73,8 @@ class Upgrade(Restore):
     def upgrade(self, *, timeout: float | None = None, cancel: threading.Event | None = None) -> Upgraded:
         """Give every machine the k3s that the spec asks for, one after the other; machines that have it are passed by.
 
+        Groups keep the number of workers that they have, whatever the spec says: that is for :meth:`up`, which asks.
+
         It stops at the first machine that fails; called again, it goes on from there. The spec counts as applied once
         all have it.
 
@@ -89,9 +91,9 @@ class Upgrade(Restore):
         """
         began, wait = time.monotonic(), cancel or threading.Event()
         observed = self._kubernetes()
-        spec = self._wanted(observed)
-        delivery.check(spec)
         old = self._applied_spec(observed)
+        spec = self._wanted(observed).with_counts_of(old)
+        delivery.check(spec)
         self._only_upgrades(old, spec)
         machines = self._all_on(observed)
         patience = timeout or len(machines) * (self.cloud.boot_timeout + DRAIN_TIMEOUT)

@@ -12,6 +12,7 @@ from vcluster.clouds.base import ClusterSummary
 from vcluster.expiry import expiry_of
 from vcluster.hub import HubDoor, HubStatus
 from vcluster.model import ClusterRef, Endpoint, Health, MachineState, Observed, PartKind, Role, Slot
+from vcluster.plan_peers import is_peer
 from vcluster.prices import Cost
 from vcluster.quota import Need
 
@@ -146,7 +147,9 @@ class Status:
     @classmethod
     def of(cls, name: str, identity: str, cloud: str, observed: Observed, wanted: frozenset[str]) -> Status:
         """Read a status off what was observed; ``wanted`` may be empty when the spec is not known here."""
-        order = sorted(observed.machines, key=lambda m: (m.role is not Role.HEAD, m.group, _number(m.name)))
+        order = sorted(
+            observed.machines, key=lambda m: (m.role is not Role.HEAD, not is_peer(m), m.group, _number(m.name))
+        )
         machines = tuple(
             MachineStatus(
                 name=m.name,

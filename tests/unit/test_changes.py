@@ -43,6 +43,15 @@ def test_a_version_that_brings_another_backend_changes_that_too(backend: str, *,
     assert "take the cluster down" not in remedies(spec_changes(old, new))
 
 
+def test_an_older_version_is_no_upgrade() -> None:
+    text = "scheduler: k3s\nk3s: {{version: {}, binary: {{sha256: {}}}}}\n"
+    old, new = (spec(text.format(version, "a" * 64)) for version in ("v1.37.1+k3s1", "v1.36.5+k3s1"))
+    (back,) = (change.remedy for change in spec_changes(old, new) if change.field == "k3s.version")
+    assert back.startswith("Kubernetes does not go back: write `version: v1.37.1+k3s1` under k3s")
+    (on,) = (change.remedy for change in spec_changes(new, old) if change.field == "k3s.version")
+    assert on.startswith("`vcluster upgrade`")
+
+
 def test_nothing_differs() -> None:
     assert spec_changes(spec(), spec("head: {flavor: small}\nslurm: {max_time: INFINITE}")) == []
 

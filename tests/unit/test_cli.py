@@ -199,7 +199,7 @@ def test_yes_asks_nobody(world: World, capsys: pytest.CaptureFixture[str]) -> No
 def test_down_of_nothing_is_done(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.changed = False
     assert main(["down", "demo"]) == 0
-    assert "nothing is there of demo" in capsys.readouterr().out
+    assert "nothing is there of 'demo'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

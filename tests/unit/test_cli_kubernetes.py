@@ -71,6 +71,19 @@ def test_a_kubeconfig_is_printed_and_nothing_else_with_it(
     assert shown.err == ""
 
 
+def test_status_calls_a_server_a_server(cloud: MemoryCloud, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("demo.yaml").write_text(f"{SPEC}head: {{count: 3}}\n")
+    assert main(["up", "demo.yaml"]) == 0
+    capsys.readouterr()
+    assert main(["status", "demo", *ON_MEMORY]) == 0
+    rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[3:]]
+    assert rows == [
+        ["head", "head", "-"],
+        *([name, "server", "-"] for name in ("head-2", "head-3")),
+        ["cpu-1", "worker", "cpu"],
+    ]
+
+
 def test_a_program_gets_it_as_json(k3s: PretendedK3s, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kubeconfig", "demo", *ON_MEMORY, "--json", "-p", "7000"]) == 0
     told = result(capsys)

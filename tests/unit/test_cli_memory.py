@@ -95,7 +95,7 @@ def test_a_life(cloud: MemoryCloud, spec: Path, capsys: pytest.CaptureFixture[st
     assert "demo is gone" in capsys.readouterr().out
     assert cloud.resources() == []
     assert main(["down", "demo", *ON_MEMORY, "--yes"]) == 0
-    assert "nothing is there of demo" in capsys.readouterr().out
+    assert "nothing is there of 'demo'" in capsys.readouterr().out
 
 
 def test_a_dead_worker_is_shown_and_replaced(demo: MemoryCloud, capsys: pytest.CaptureFixture[str]) -> None:

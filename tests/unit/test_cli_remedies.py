@@ -104,7 +104,7 @@ def test_down_of_nothing_says_so_before_it_hints(world: World, capfd: pytest.Cap
     world.changed = False
     assert main(["down", "soon", "-q"]) == 0
     out, err = capfd.readouterr()
-    assert out == "nothing is there of soon\n"
+    assert out == "nothing is there of 'soon'\n"
     assert err == f"`vcluster list` shows those that there are; {FORGOTTEN}\n"
     assert main(["down", "soon", "-q", "--cloud", "jetstream2"]) == 0
     assert capfd.readouterr().err == "`vcluster list --cloud jetstream2` shows those that there are\n"

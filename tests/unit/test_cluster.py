@@ -107,6 +107,21 @@ def test_replace_makes_a_worker_anew_and_gives_a_new_budget(home: Path) -> None:
     assert demo.replace("cpu-1").status.state == "ready"
 
 
+def test_replace_leaves_the_number_of_workers_whatever_the_file_says(home: Path) -> None:
+    cloud = MemoryCloud()
+    demo = cluster(home, cloud)
+    demo.up()
+    old = {m.name: m.uuid for m in demo.scale("cpu", 3).status.machines}
+    new = {m.name: m.uuid for m in cluster(home, cloud).replace("cpu-3").status.machines}
+    assert {name for name in old if old[name] != new[name]} == {"cpu-3"}
+    assert set(new) == set(old)
+    # The file's own number is for up, and a number that its group has no room for any more is nobody's.
+    assert len(cluster(home, cloud).up().status.machines) == 3
+    few = spec(workers=[{"name": "cpu", "count": 1, "max_count": 1}])
+    assert few.with_counts_of(spec()).workers[0].count == 1
+    assert few.with_counts_of(None) is few
+
+
 def test_the_head_is_not_replaced(home: Path) -> None:
     demo = cluster(home, MemoryCloud())
     demo.up()

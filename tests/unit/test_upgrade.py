@@ -113,6 +113,15 @@ def test_images_are_changed_with_it(kit: Kit) -> None:
     assert kit.upgraded(images=[archive("two.tar", "3")]).upgrade().machines == ()
 
 
+def test_the_number_of_workers_is_not_the_upgrades_matter(kit: Kit) -> None:
+    kit.demo.scale("cpu", 1)
+    new = kit.upgraded()
+    assert list(new.upgrade().machines) == [name for name in NAMES if name != "cpu-2"]
+    named = Cluster("demo", cloud=kit.cloud, home=kit.home)
+    assert named.plan().empty
+    assert [group.count for group in named._spec().workers] == [1]
+
+
 # What is refused -----------------------------------------------------------------------------------------------------
 
 

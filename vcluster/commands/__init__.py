@@ -28,7 +28,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Its workers": {
         "scale": ("lifecycle", "Change how many workers a group has; drains first."),
-        "replace": ("lifecycle", "Make one worker anew; drains first."),
+        "replace": ("lifecycle", "Make one machine anew; drains first."),
     },
     "Working on it": {
         "ssh": ("reach", "Log in, or run a command and return its exit status."),

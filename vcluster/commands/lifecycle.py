@@ -108,7 +108,7 @@ def down_(target: str, keep_volumes: bool, how: How) -> None:
         result = run.cluster.down(keep_volumes=keep_volumes, timeout=how.timeout, confirm=confirm, cancel=run.cancel)
     name = clean(result.status.name)
     took = duration(result.seconds)
-    _report("down", result, how, f"{name} is gone ({took})" if result.changed else f"nothing is there of {name}")
+    _report("down", result, how, f"{name} is gone ({took})" if result.changed else f"nothing is there of '{name}'")
     if not result.changed and not is_spec(target):
         sys.stdout.flush()  # the answer first, then the hint, where both go to one file
         hints = (meant(name, known_clusters(how.cloud), how.owner, how.cloud), forgotten_cloud(how.cloud))
@@ -191,7 +191,9 @@ def scale_(target: str, group: str, count: int, how: How) -> None:
 @click.argument("machine")
 @options(CLOUD, OWNER, YES, TIMEOUT)
 def replace_(target: str, machine: str, how: How) -> None:
-    """MACHINE is a worker's name as `vcluster status` shows it. It is drained first: its jobs end in peace."""
+    """MACHINE is a worker, or one of three servers, by its name as `vcluster status` shows it. It is drained first: its
+    jobs end in peace. The number of workers stays, also where SPEC has another one.
+    """
     with running(target, how) as run:
         confirm = confirmation(run, how)
         result = run.cluster.replace(machine, timeout=how.timeout, confirm=confirm, cancel=run.cancel)

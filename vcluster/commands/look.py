@@ -55,7 +55,15 @@ def _status_text(status: Status) -> str:
     rows = []
     for machine in status.machines:
         way_in = f"{machine.endpoint.host}:{machine.endpoint.port}" if machine.endpoint else ""
-        row = (machine.name, machine.role, machine.group, machine.state, machine.health, machine.address)
+        peer = machine.role == "worker" and machine.group == "head"
+        row = (
+            machine.name,
+            "server" if peer else machine.role,
+            "" if peer else machine.group,
+            machine.state,
+            machine.health,
+            machine.address,
+        )
         rows.append((*row, machine.flavor, way_in, machine.uuid))
     headers = ("MACHINE", "ROLE", "GROUP", "STATE", "HEALTH", "ADDRESS", "FLAVOR", "SSH", "UUID")
     faults = [f"{clean(machine.name)}: {clean(machine.fault)}" for machine in status.machines if machine.fault]
