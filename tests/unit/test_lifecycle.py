@@ -286,6 +286,9 @@ def test_the_heads_own_volume_is_kept_beside_an_older_one(home: Path, cloud: Mem
 
 # At the same time ------------------------------------------------------------------------------------------------
 
+PATIENT = 1e7
+"""Seconds of the cloud's clock, which runs on while the other thread waits for a processor."""
+
 
 @pytest.mark.parametrize("lag", [0.0, 3.0])
 def test_two_at_once_from_two_computers_make_one_cluster(tmp_path: Path, lag: float) -> None:
@@ -293,7 +296,7 @@ def test_two_at_once_from_two_computers_make_one_cluster(tmp_path: Path, lag: fl
         cloud = MemoryCloud(parts=True, lag=lag)
         both = [cluster(tmp_path / f"{attempt}-{n}", cloud) for n in range(2)]
         with ThreadPoolExecutor(2) as pool:
-            results = list(pool.map(lambda each: each.up(), both))
+            results = list(pool.map(lambda each: each.up(timeout=PATIENT), both))
         assert [result.status.state for result in results] == ["ready", "ready"]
         assert len({each.folder.keyring().claim for each in both}) == 1
         once = MemoryCloud(parts=True)
@@ -329,7 +332,7 @@ def test_two_at_once_with_different_specs_make_one_of_them(tmp_path: Path) -> No
 
     def attempt(each: Cluster) -> str:
         try:
-            return each.up().status.state
+            return each.up(timeout=PATIENT).status.state
         except UsageError as error:
             return error.message.splitlines()[-1]
 
