@@ -6,7 +6,18 @@ from vcluster.actions import NOTE_READY, Goal
 from vcluster.expiry import expiry_of
 from vcluster.model import Machine, MachineState, Observed, Part, Port
 
-__all__ = ["PORT_LOST", "UNREACHED", "expired", "hangs", "port_lost", "stays", "stuck", "unlisted", "watched"]
+__all__ = [
+    "PORT_LOST",
+    "UNREACHED",
+    "expired",
+    "hangs",
+    "port_lost",
+    "ready_since",
+    "stays",
+    "stuck",
+    "unlisted",
+    "watched",
+]
 
 UNREACHED = "the cloud says that it is on, but it cannot be reached from here (allow_from, VPN, jump host?)"
 
@@ -49,10 +60,16 @@ def port_lost(seen: Observed, head: Machine | None, port: Port | None) -> str:
     Args:
         port: the worker's, if there is one.
     """
-    ready = seen.notes.get(NOTE_READY, "")
-    if head is None or head.state is MachineState.DELETING or not (ready.isascii() and ready.isdigit()):
+    ready = ready_since(seen)
+    if head is None or head.state is MachineState.DELETING or not ready:
         return ""
-    return PORT_LOST if port is None or port.created > float(ready) else ""
+    return PORT_LOST if port is None or port.created > ready else ""
+
+
+def ready_since(seen: Observed) -> float:
+    """When the head was ready for the first time, in seconds since the epoch; 0 where that is not written."""
+    ready = seen.notes.get(NOTE_READY, "")
+    return float(ready) if ready.isascii() and ready.isdigit() else 0.0
 
 
 def hangs(goal: Goal, part: Part, now: float) -> str:

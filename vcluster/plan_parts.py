@@ -9,7 +9,7 @@ from vcluster.actions import NOTE_ATTEMPTS, NOTE_READY, Action, Goal, Verb, Wave
 from vcluster.attempts import Attempts
 from vcluster.chosen import PartKey, chosen_parts
 from vcluster.model import MachineState, Observed, Part, PartKind, Role, Slot
-from vcluster.plan_limits import hangs
+from vcluster.plan_limits import hangs, ready_since
 from vcluster.plan_peers import remain
 
 __all__ = ["FREE_WAVE", "StandingParts", "Volumes", "delete_part", "healed_notes", "plan_parts", "plan_volumes"]
@@ -171,8 +171,7 @@ def _is_fresh(part: Part, goal: Goal, seen: Observed, attempts: Attempts) -> boo
     """Whether no machine can have written to it: one that failed may have left its volume behind."""
     if part.uuid in goal.spent or _holds_homes(goal, seen, part.name):
         return False
-    ready = seen.notes.get(NOTE_READY, "") if part.name == Role.HEAD else ""
-    since = max(attempts.last_failure(part.name), float(ready) if ready.isascii() and ready.isdigit() else 0.0)
+    since = max(attempts.last_failure(part.name), ready_since(seen) if part.name == Role.HEAD else 0.0)
     return bool(part.fault) or part.created >= since
 
 

@@ -6,6 +6,7 @@ Their database needs most of all servers. Who takes a machine away when less tha
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
 
 from vcluster.actions import Goal
 from vcluster.model import Health, Machine, MachineState, Role
@@ -18,9 +19,19 @@ _FAULTY = (MachineState.ERROR, MachineState.DELETING)
 _JOINED = (Health.READY, Health.BUSY, Health.DRAINED)
 
 
-def is_peer(machine: Machine) -> bool:
+class Placed(Protocol):
+    """What has a place in a cluster: a machine, or what is told of one."""
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def group(self) -> str: ...
+
+
+def is_peer(machine: Placed) -> bool:
     """Whether a machine is a server beside the head."""
-    return machine.role is Role.WORKER and machine.group == Role.HEAD
+    return machine.role == Role.WORKER and machine.group == Role.HEAD
 
 
 def are_most(count: int, others: int) -> bool:

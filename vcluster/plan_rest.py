@@ -53,7 +53,8 @@ def plan_rest(goal: Goal, seen: Observed, now: float) -> Plan:
     actions += [Action(Verb.DELETE_MACHINE, Wave.REPAIR, (m.name,), (m.uuid,), why) for m, why in again]
     if shelving:
         actions += _volumes_left(seen)
-    last, broken = _servers(goal, seen, now, lasting, waiting)
+    last, held, broken = _servers(goal, seen, now, lasting)
+    waiting += held
     hopeless = broken if not (actions or waiting or last) else ""  # all else rests all the same: it costs
     if actions or not waiting:
         actions += last
@@ -67,18 +68,16 @@ def _volumes_left(seen: Observed) -> list[Action]:
     return [delete_part(part, "no machine uses it") for part in volumes if part.name not in names]
 
 
-def _servers(
-    goal: Goal, seen: Observed, now: float, lasting: frozenset[str], waiting: list[str]
-) -> tuple[list[Action], str]:
-    """What is done with the head and what rests with it, and why not all of it can be; adds what is waited for.
+def _servers(goal: Goal, seen: Observed, now: float, lasting: frozenset[str]) -> tuple[list[Action], list[str], str]:
+    """What is done with the head and what rests with it, what is waited for, and why not all of it can rest.
 
     The head serves /home: it goes last, when no worker is on any more.
     """
-    last, broken = [], ""
+    last, held, broken = [], list[str](), ""
     for head in (m for m in seen.machines if m.role is Role.HEAD or m.uuid in lasting):
         if head.state in (MachineState.BUILD, MachineState.DELETING):
             if head.role is Role.HEAD or not stuck(goal, head, now):
-                waiting.append(f"{head.name} ({head.state})")
+                held.append(f"{head.name} ({head.state})")
         elif goal.power is Power.SHELVED and head.state is MachineState.ERROR:
             name = "the head" if head.role is Role.HEAD else head.name
             broken = f"{name} is in ERROR and cannot be shelved: {head.fault or 'the cloud does not say why'}"
@@ -86,4 +85,4 @@ def _servers(
             last.append(Action(Verb.SHELVE, Wave.FINISH, (head.name,), (head.uuid,)))
         elif head.state in _ON:
             last.append(Action(Verb.STOP, Wave.FINISH, (head.name,), (head.uuid,)))
-    return last, broken
+    return last, held, broken

@@ -21,7 +21,7 @@ FAILED_LINE = re.compile(r"VCLUSTER FAILED: *(.*)")
 
 HELPER = "/usr/local/sbin/vcluster-node"
 HEALTH_TIMEOUT = 120.0
-STAYS = 3
+EXIT_NEEDED = 3
 """The helper's exit code where the scheduler cannot do without what it shall forget."""
 
 JUMP_EVERY = 5.0
@@ -172,7 +172,7 @@ class HeadControl:
         result = self._call(*words)
         if result.exit_code:
             lines = (result.stderr or result.stdout).strip().splitlines() or ["no reason given"]
-            if result.exit_code == STAYS:
+            if result.exit_code == EXIT_NEEDED:
                 raise ConflictError(lines[-1])
             raise TemporaryError(f"{words[0]}: {lines[-1]}")
 

@@ -115,6 +115,11 @@ class MachineStatus:
     fault: str
     web: Endpoint | None = None
 
+    @property
+    def is_server(self) -> bool:
+        """Whether it is one of several Kubernetes servers, beside the head."""
+        return is_peer(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Status:

@@ -57,6 +57,10 @@ class MachineStatus:
     fault: str = ""
     web: Endpoint | None = None
 
+    @property
+    def is_server(self) -> bool:
+        return self.role == "worker" and self.group == "head"
+
 
 @dataclass
 class Status:

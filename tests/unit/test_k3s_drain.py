@@ -160,7 +160,7 @@ def test_a_server_that_the_database_needs_is_no_machine_to_delete(
     node.release(CLUSTER, ["cpu-1"])  # as ever: its name is asked for again before it is given away
     with pytest.raises(SystemExit) as caught:
         node.release(CLUSTER, ["head-2"])
-    assert caught.value.code == node.STAYS == vcluster.ready.STAYS
+    assert caught.value.code == node.EXIT_NEEDED == vcluster.ready.EXIT_NEEDED
     assert "head-2 does not leave the database" in capsys.readouterr().err
 
 

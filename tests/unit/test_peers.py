@@ -12,6 +12,7 @@ from engine import SHELVED, STOPPED, Run, fresh, one_of_each, running, steps, vo
 from vcluster.actions import Goal
 from vcluster.clouds.memory import MemoryCloud
 from vcluster.clouds.memory_control import MemoryControl
+from vcluster.clouds.memory_store import Entry
 from vcluster.errors import ConflictError, DeadlineError, PermanentError
 from vcluster.model import Health, MachineState, Network, PartKind, Port, Slot
 from vcluster.plan_rest import plan_rest
@@ -54,34 +55,34 @@ def test_a_head_whose_peers_are_off_only_has_them_woken() -> None:
     assert anew(old, new) == {"head"}
 
 
-def test_a_head_is_not_replaced_beside_a_peer_that_is_on_and_never_joined() -> None:
+def one_never_joined() -> tuple[MemoryCloud, Run, dict[str, str], Entry]:
+    """Three servers that are on, of which cpu-2 is never ready: with a run, their uuids by name, and that one."""
     cloud = MemoryCloud()
-    ref = cloud.ref("demo")
     old = {m.name: m.uuid for m in Run(cloud).to(running(2, peers=PEERS)).observed.machines}
-    (peer,) = (entry for entry in cloud.entries(ref) if entry.machine.name == "cpu-2")
+    (peer,) = (entry for entry in cloud.entries(cloud.ref("demo")) if entry.machine.name == "cpu-2")
     peer.ready_after = float("inf")
-    run = Run(cloud)
-    with pytest.raises(DeadlineError, match="most of the other servers to be ready, before head is"):
-        run.to(running(2, peers=PEERS, replace=frozenset({old["head"]})), timeout=60.0)
-    assert {m.uuid for m in cloud.observe(ref).machines} == set(old.values())
+    return cloud, Run(cloud), old, peer
+
+
+def waits(cloud: MemoryCloud, run: Run, old: dict[str, str], name: str) -> None:
+    """See that a server is not made anew."""
+    with pytest.raises(DeadlineError, match=f"most of the other servers to be ready, before {name} is"):
+        run.to(running(2, peers=PEERS, replace=frozenset({old[name]})), timeout=60.0)
+    assert {m.uuid for m in cloud.observe(cloud.ref("demo")).machines} == set(old.values())
+
+
+def test_a_head_is_not_replaced_beside_a_peer_that_is_on_and_never_joined() -> None:
+    cloud, run, old, peer = one_never_joined()
+    waits(cloud, run, old, "head")
     peer.ready_after = 0.0
     new = {m.name: m.uuid for m in run.to(running(2, peers=PEERS, replace=frozenset({old["head"]}))).observed.machines}
     assert anew(old, new) == {"head"}
 
 
 def test_nor_is_a_peer_beside_another_that_never_joined_but_one_that_did_not_itself_is() -> None:
-    cloud = MemoryCloud()
-    ref = cloud.ref("demo")
-    old = {m.name: m.uuid for m in Run(cloud).to(running(2, peers=PEERS)).observed.machines}
-    (broken,) = (entry for entry in cloud.entries(ref) if entry.machine.name == "cpu-2")
-    broken.ready_after = float("inf")
-    with pytest.raises(DeadlineError, match="most of the other servers to be ready, before cpu-1 is"):
-        Run(cloud).to(running(2, peers=PEERS, replace=frozenset({old["cpu-1"]})), timeout=60.0)
-    assert {m.uuid for m in cloud.observe(ref).machines} == set(old.values())
-    new = {
-        m.name: m.uuid
-        for m in Run(cloud).to(running(2, peers=PEERS, replace=frozenset({old["cpu-2"]}))).observed.machines
-    }
+    cloud, run, old, _ = one_never_joined()
+    waits(cloud, run, old, "cpu-1")
+    new = {m.name: m.uuid for m in run.to(running(2, peers=PEERS, replace=frozenset({old["cpu-2"]}))).observed.machines}
     assert anew(old, new) == {"cpu-2"}
 
 

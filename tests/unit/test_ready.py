@@ -13,7 +13,7 @@ import pytest
 from vcluster.clouds.base import BOOT_MARK
 from vcluster.errors import ConflictError, TemporaryError
 from vcluster.model import CommandResult, Endpoint, Health, Machine, MachineState, Observed, Role
-from vcluster.ready import STAYS, HeadControl
+from vcluster.ready import EXIT_NEEDED, HeadControl
 from vcluster.remote import answers
 
 
@@ -146,7 +146,7 @@ def test_an_earlier_boots_failure_is_not_this_ones(banner: Endpoint) -> None:
 
 
 def test_what_a_scheduler_cannot_do_without_is_no_weather(banner: Endpoint) -> None:
-    asked = control(FakeRemote([said(), CommandResult("", "head-2 does not leave the database\n", STAYS)]))
+    asked = control(FakeRemote([said(), CommandResult("", "head-2 does not leave the database\n", EXIT_NEEDED)]))
     asked.health(observed(banner))
     with pytest.raises(ConflictError, match=r"^head-2 does not leave the database$"):
         asked.release(["head-2"])

@@ -12,7 +12,7 @@ import pytest
 from conftest import Cli
 from kubernetes import Kubernetes, needs_k3s
 
-from vcluster.ready import STAYS
+from vcluster.ready import EXIT_NEEDED
 
 pytestmark = [pytest.mark.vm, pytest.mark.drill, needs_k3s]
 
@@ -62,7 +62,7 @@ def test_etcd_lets_no_server_go_that_it_needs_and_takes_one_back_that_it_let_go(
         while "does not leave the database" not in said:  # a leader may have to be chosen
             assert time.monotonic() < end, said
             said = ha.on("head", "sudo vcluster-node release head-2; echo exit $?", check=False)
-        assert f"exit {STAYS}" in said
+        assert f"exit {EXIT_NEEDED}" in said
     finally:
         ha.on("head-3", "sudo systemctl start --no-block k3s")
     # Now etcd can do without it, and Kubernetes asks again. Its k3s says that it was removed, and waits for a restart.

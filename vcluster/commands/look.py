@@ -55,11 +55,10 @@ def _status_text(status: Status) -> str:
     rows = []
     for machine in status.machines:
         way_in = f"{machine.endpoint.host}:{machine.endpoint.port}" if machine.endpoint else ""
-        peer = machine.role == "worker" and machine.group == "head"
         row = (
             machine.name,
-            "server" if peer else machine.role,
-            "" if peer else machine.group,
+            "server" if machine.is_server else machine.role,
+            "" if machine.is_server else machine.group,
             machine.state,
             machine.health,
             machine.address,
