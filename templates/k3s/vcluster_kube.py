@@ -10,6 +10,9 @@ HOST, PORT = "127.0.0.1", 6443
 CALL_SECONDS = 20
 # A kubelet renews its lease every ten seconds; Kubernetes itself waits for forty before it doubts the node.
 LEASE_SECONDS = 45
+MERGE = "application/merge-patch+json"
+# What k3s has to do before a node that was deleted is gone: the first is any server's, the second its leader's.
+_OF_ETCD, _OF_LEADER = "wrangler.cattle.io/managed-etcd-controller", "wrangler.cattle.io/node"
 
 
 class Refused(Sorry):
@@ -60,6 +63,21 @@ def heartbeats():
     """When each node's kubelet last said that it lives."""
     items = call("GET", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases")["items"]
     return {lease["metadata"]["name"]: seconds(lease["spec"].get("renewTime")) for lease in items}
+
+
+def hanging(node):
+    """The merge patch that lets a deleted node go which etcd holds no more and k3s' leader does not get to; else None.
+
+    Where two servers take a member out of etcd at the same moment, etcd drops the second one's wish and never answers
+    it. k3s waits for that answer for ever (seen with v1.21.2); if it is the leader, it comes to nothing else of this
+    node. What it would do is little: to forget the node's password, which here the next machine of this name has, too.
+    """
+    meta = node.get("metadata") or {}
+    holds = meta.get("finalizers") or []
+    if not meta.get("deletionTimestamp") or _OF_ETCD in holds or _OF_LEADER not in holds:
+        return None
+    rest = [each for each in holds if each != _OF_LEADER]
+    return {"metadata": {"finalizers": rest, "resourceVersion": meta.get("resourceVersion")}}
 
 
 def says_ready(node):

@@ -164,6 +164,29 @@ def test_a_server_that_the_database_needs_is_no_machine_to_delete(
     assert "head-2 does not leave the database" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("name", "patched"), [("head-2", True), ("cpu-1", False)])
+def test_a_server_that_only_the_leader_still_holds_is_let_go(
+    node: ModuleType, kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch, name: str, patched: bool
+) -> None:
+    monkeypatch.setattr(node, "GONE_SECONDS", 0.3)
+    monkeypatch.setattr(node, "LEADER_SECONDS", 0.05)
+    monkeypatch.setattr(node.time, "sleep", lambda _: None)
+    node.JOIN.write_text(json.dumps({"servers": {"head": "10.0.0.8", "head-2": "10.0.0.9"}}))
+    kubernetes.nodes[name] = node_object(name) | {
+        "metadata": {"name": name, "deletionTimestamp": "now", "finalizers": ["wrangler.cattle.io/node"]}
+    }
+    kubernetes.lingers = 10**6
+
+    def after() -> None:
+        if kubernetes.said("PATCH"):
+            kubernetes.nodes.pop(name, None)
+
+    kubernetes.after = after
+    node.release(CLUSTER, [name])
+    assert (name not in kubernetes.nodes) == patched
+    assert len(kubernetes.said("PATCH")) == patched
+
+
 def test_an_api_that_refuses_is_an_error(
     node: ModuleType, kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from kubernetes_kit import Kubernetes, serving
 from vcluster.secrets import Keyring
 
 CONFIG = "token: hush\nnode-name: me\ntls-san:\n- head\ndisable:\n- traefik\n"
+ETCD, LEADER = "wrangler.cattle.io/managed-etcd-controller", "wrangler.cattle.io/node"
 SERVERS = {"head": "10.77.0.10", "head-2": "10.77.0.11", "head-3": "10.77.0.12"}
 
 
@@ -83,7 +84,8 @@ class Host:
         if address not in self.ports:
             raise urllib.error.URLError("nobody is there")
         moved = url.replace(f"{address}:6443", f"127.0.0.1:{self.ports[address]}")
-        return urllib.request.urlopen(urllib.request.Request(moved, method=method), **more)
+        data, headers = (None, {}) if isinstance(asked, str) else (asked.data, asked.headers)
+        return urllib.request.urlopen(urllib.request.Request(moved, data, headers, method=method), **more)
 
 
 @pytest.fixture
@@ -253,6 +255,54 @@ def test_a_server_that_does_not_forget_is_told_of_and_systemd_tries_again(
     with pytest.raises(SystemExit, match=r"10\.77\.0\.11 does not forget head"):
         host.boot("head", founded=True)
     assert host.config.read_text() == CONFIG
+
+
+@pytest.mark.parametrize("others", [[], ["example.org/theirs"]])
+def test_a_node_that_etcd_let_go_and_the_leader_does_not_is_taken_off(
+    host: Host, peer: Kubernetes, monkeypatch: pytest.MonkeyPatch, others: list[str]
+) -> None:
+    """What somebody else has to do for it is waited for."""
+    host.ports = {"10.77.0.11": peer.port}
+    peer.nodes["head"] = hanging = {
+        "metadata": {
+            "name": "head",
+            "deletionTimestamp": "2026-11-28T10:19:52Z",
+            "finalizers": [ETCD, LEADER, *others],
+            "resourceVersion": "7",
+        }
+    }
+    peer.lingers = 1000
+    monkeypatch.setattr(host.program, "LEADER", 2)
+    patched: list[int] = []
+
+    def after() -> None:
+        if peer.said("PATCH") and not patched:
+            patched.append(host.naps)
+            if not others:
+                del peer.nodes["head"]
+
+    def lets_go(naps: int) -> None:
+        if naps == 4:
+            hanging["metadata"]["finalizers"] = [LEADER, *others]
+
+    peer.after, host.waited = after, lets_go
+    if others:
+        with pytest.raises(StillWaitingError):
+            host.boot("head", founded=True)
+        assert peer.nodes["head"]["metadata"]["finalizers"] == others
+    else:
+        assert host.boot("head", founded=True) == ["server: https://10.77.0.11:6443"]
+    assert patched == [4], "not while etcd holds it"
+    bodies = [body for path, body in peer.bodies if body]
+    assert bodies == [{"metadata": {"finalizers": others, "resourceVersion": "7"}}]
+
+
+def test_the_leader_is_given_its_time(host: Host, peer: Kubernetes) -> None:
+    host.ports = {"10.77.0.11": peer.port}
+    peer.nodes["head"] = {"metadata": {"name": "head", "deletionTimestamp": "now", "finalizers": [LEADER]}}
+    peer.lingers = 3
+    assert host.boot("head", founded=True) == ["server: https://10.77.0.11:6443"]
+    assert peer.said("PATCH") == []
 
 
 def test_a_server_of_another_cluster_is_nobody(host: Host, tmp_path_factory: pytest.TempPathFactory) -> None:
