@@ -55,6 +55,7 @@ class GroupCapacity:
         memory: MiB of a notebook.
         gpus: GPUs of a notebook.
         kept: MiB that each machine keeps for itself.
+        spare: MiB that it has for notebooks.
     """
 
     group: str
@@ -68,6 +69,7 @@ class GroupCapacity:
     memory: int
     gpus: int
     kept: int
+    spare: int
 
     @property
     def total(self) -> int:
@@ -166,7 +168,7 @@ def per_node(spec: ClusterSpec, flavor: Flavor, gpus: int, profile: ProfileSpec)
     by_gpu = gpus // profile.gpus if profile.gpus else None
     if spec.scheduler != "k3s":
         by_cpu = oversubscribe * (flavor.cpus // profile.cpus)
-        return Limits(by_cpu, int(flavor.memory * SLURM_MEMORY) // profile.memory, by_gpu)
+        return Limits(by_cpu, _spare(flavor, spec.scheduler) // profile.memory, by_gpu)
     room = k3s_room.room(flavor)
     found = room.cpu // cpu_share(profile, oversubscribe), room.memory // profile.memory
     by_cpu, by_memory = (min(limit, hub_storage.most_notebooks(spec)) for limit in found)
@@ -178,9 +180,9 @@ def cpu_share(profile: ProfileSpec, oversubscribe: int) -> int:
     return max(1, round(1000 * profile.cpus / oversubscribe))
 
 
-def _kept(flavor: Flavor, scheduler: str) -> int:
-    """MiB that a machine keeps for itself."""
-    return k3s_room.kept(flavor) if scheduler == "k3s" else flavor.memory - int(flavor.memory * SLURM_MEMORY)
+def _spare(flavor: Flavor, scheduler: str) -> int:
+    """MiB that a machine has for notebooks."""
+    return k3s_room.room(flavor).memory if scheduler == "k3s" else int(flavor.memory * SLURM_MEMORY)
 
 
 def capacity(spec: ClusterSpec, slots: Sequence[Slot]) -> Capacity | None:
@@ -201,6 +203,7 @@ def capacity(spec: ClusterSpec, slots: Sequence[Slot]) -> Capacity | None:
         if name not in flavors:
             continue  # a group without room for any worker
         limits = per_node(spec, flavors[name], workers[name].gpus or 0, profile)
+        spare = _spare(flavors[name], spec.scheduler)
         found = GroupCapacity(
             group=name,
             profile=profile.name,
@@ -212,7 +215,8 @@ def capacity(spec: ClusterSpec, slots: Sequence[Slot]) -> Capacity | None:
             cpus=profile.cpus,
             memory=profile.memory,
             gpus=profile.gpus,
-            kept=_kept(flavors[name], spec.scheduler),
+            kept=flavors[name].memory - spare,
+            spare=spare,
         )
         (others if any(group.group == name for group in groups) else groups).append(found)
     wanted, total = class_size(spec), sum(group.total for group in groups)
@@ -285,10 +289,10 @@ def _hopeless(spec: ClusterSpec, found: Capacity) -> Iterator[Problem]:
         if group.each or hub is None:
             continue
         index = next(n for n, profile in enumerate(hub.profiles) if profile.name == group.profile)
-        key = "memory" if not group.by_memory else "cpus"
-        what = f"is more than a worker of group {group.group} can give one notebook"
-        more = ": Slurm hands out 95 % of a machine's memory" if key == "memory" else ""
-        if spec.scheduler == "k3s":
-            more = f": Kubernetes keeps some of a machine's {'memory' if key == 'memory' else 'processors'}"
-        remedy = f"less {key}, or a larger flavor"
-        yield spec.problem(("jupyterhub", "profiles", index, key), what + more, remedy)
+        one = f"more than a worker of group {group.group} can give one notebook"
+        if not group.by_memory:
+            key, what = "memory", f"{group.memory} MiB is {one}: {group.spare} MiB (it keeps {group.kept} for itself)"
+        else:
+            more = ": Kubernetes keeps some of a machine's processors" if spec.scheduler == "k3s" else ""
+            key, what = "cpus", f"is {one}{more}"
+        yield spec.problem(("jupyterhub", "profiles", index, key), what, f"less {key}, or a larger flavor")

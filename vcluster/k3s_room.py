@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vcluster.model import Flavor
 
-__all__ = ["KUBELET", "MOST_PODS", "Reserved", "Room", "kept", "room"]
+__all__ = ["KUBELET", "MOST_PODS", "Reserved", "Room", "room"]
 
 
 class Reserved(NamedTuple):
@@ -52,8 +52,3 @@ def room(flavor: Flavor) -> Room:
     """What is left of a flavor."""
     memory = flavor.memory - round(flavor.memory * KERNEL) - DAEMONS.memory - EVICTION - SYSTEM_PODS.memory
     return Room(max(0, flavor.cpus * 1000 - DAEMONS.cpu - SYSTEM_PODS.cpu), max(0, memory))
-
-
-def kept(flavor: Flavor) -> int:
-    """MiB that a machine keeps for itself."""
-    return flavor.memory - room(flavor).memory

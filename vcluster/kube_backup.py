@@ -70,7 +70,7 @@ class KubeBackup:
         """Read a file, and check that its snapshot is whole.
 
         Raises:
-            UsageError: it is no such file, or damaged.
+            UsageError: it is not there, no such file, or damaged.
             PermanentError: it cannot be read.
         """
         with disk_errors(f"cannot read {path}"), _opened(path) as tar:
@@ -180,6 +180,9 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(path, "r:") as tar:
             yield tar
+    except FileNotFoundError:
+        remedy = "name the one that `vcluster backup` wrote, without a name into the folder where it was called"
+        raise UsageError(f"there is no file {path}", remedy=remedy) from None
     except (tarfile.TarError, EOFError, UnicodeDecodeError):
         raise _not_ours(path) from None
 

@@ -84,7 +84,7 @@ def test_a_class_that_cannot_fit_is_refused() -> None:
     assert "127 notebooks do not fit, only 10 do" in problem.message
     assert problem.remedy.startswith("workers[user].count: 26; or workers[user].count: ")
     small = hub_spec("workers: [{name: user, flavor: tiny}]\njupyterhub: {}")
-    with pytest.raises(SpecError, match="Kubernetes keeps some of a machine's memory"):
+    with pytest.raises(SpecError, match=r"1024 MiB is more than .* can give one notebook: 0 MiB \(it keeps 512 "):
         refuse_too_large(small, capacity(small, small.slots(LARGE.__getitem__)))
 
 

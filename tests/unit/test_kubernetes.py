@@ -286,8 +286,11 @@ def test_what_is_no_backup_is_told_before_anything_is_asked(kit: Kit, tmp_path: 
         path.write_bytes(content)
         with pytest.raises(UsageError, match=why):
             kit.demo.restore(path)
-    with pytest.raises(PermanentError, match="cannot read"):
+    with pytest.raises(UsageError, match=r"there is no file .*/none") as caught:
         kit.demo.restore(tmp_path / "none")
+    assert "`vcluster backup` wrote" in caught.value.remedy
+    with pytest.raises(PermanentError, match="cannot read"):
+        kit.demo.restore(tmp_path)
     assert kit.k3s.asked == []
 
 
