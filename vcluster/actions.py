@@ -159,6 +159,7 @@ class Goal:
         max_attempts: how often a failed machine is replaced or rebooted, over all runs.
         keep_failed: leave a machine that failed for good, for a person to look at.
         network: a network that exists and is used; None: the cluster has its own.
+        apart: networks that its own must not overlap.
         parts: every standing part that it shall have.
         claim: fingerprint of the secret that this run would make machines with; a head's port with another one is
             somebody else's claim. Empty: claims are not looked at.
@@ -193,6 +194,7 @@ class Goal:
     max_attempts: int = 2
     keep_failed: bool = False
     network: Network | None = None
+    apart: tuple[str, ...] = ()
     parts: tuple[PartRequest, ...] = ()
     claim: str = ""
     claim_patience: float = 120.0

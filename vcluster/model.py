@@ -220,6 +220,7 @@ class Wishes:
         doors: other TCP ports of the head that people reach, each with the networks from which it is let in.
         slots: how many places for machines the network must have room for.
         zones: availability zones that machines shall be in.
+        apart: networks that one of the cluster's own must not overlap.
     """
 
     network: str = ""
@@ -230,6 +231,7 @@ class Wishes:
     doors: Mapping[int, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     slots: int = 1
     zones: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

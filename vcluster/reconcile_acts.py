@@ -106,7 +106,7 @@ class Acts:
         cloud, ref = self._cloud, self._ref
         match action.verb:
             case Verb.CREATE_NETWORK:
-                self._ledger.created(cloud.create_network(ref, ref.tag(Role.NETWORK)))
+                self._ledger.created(cloud.create_network(ref, ref.tag(Role.NETWORK), self._goal.apart))
             case Verb.CREATE_PORTS:
                 self._create_ports(action, observed)
             case Verb.CREATE_PART if action.part is not None:

@@ -63,6 +63,7 @@ def goal_of(
         replace=replace_uuids,
         boot_timeout=cloud.boot_timeout,
         network=layout.network,
+        apart=_apart(spec),
         parts=layout.parts,
         claim=claim,
         notes={key: value for key, value in notes.items() if value and key not in observed.notes},
@@ -81,18 +82,27 @@ def check_apart(spec: ClusterSpec, others: Iterable[str]) -> None:
     Raises:
         SpecError: names the field.
     """
-    if spec.scheduler != "k3s":
-        return
     networks = [ipaddress.ip_network(other, strict=False) for other in others if other]
     problems: list[Problem] = []
-    for key in ("pod_network", "service_network"):
-        mine = ipaddress.ip_network(getattr(spec.kubernetes, key))
+    for key, mine in _networks(spec).items():
         taken = next((other for other in networks if other.version == 4 and other.overlaps(mine)), None)
         if taken is not None:
             what = f"{mine} overlaps {taken}, which machines reach otherwise"
             problems.append(spec.problem(("k3s", key), what, "take another one"))
     if problems:
         raise SpecError(problems)
+
+
+def _networks(spec: ClusterSpec) -> dict[str, ipaddress.IPv4Network]:
+    """The networks that are inside the cluster's machines, by the key in its section that gives each."""
+    if spec.scheduler != "k3s":
+        return {}
+    keys = ("pod_network", "service_network")
+    return {key: ipaddress.IPv4Network(getattr(spec.kubernetes, key)) for key in keys}
+
+
+def _apart(spec: ClusterSpec) -> tuple[str, ...]:
+    return tuple(str(network) for network in _networks(spec).values())
 
 
 def _minimum(spec: ClusterSpec) -> dict[str, int]:
@@ -135,6 +145,7 @@ def _layout(spec: ClusterSpec, cloud: Cloud, ref: ClusterRef, observed: Observed
         doors=doors_of(spec),
         slots=len(slots),
         zones=tuple(sorted({slot.zone for slot in slots if slot.zone})),
+        apart=_apart(spec),
     )
     try:
         return cloud.layout(ref, wishes, observed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from collections.abc import Iterator
@@ -214,17 +215,29 @@ def text(**k3s: str) -> str:
     return f"name: demo\ncloud: memory\nscheduler: k3s\nk3s:\n{section}"
 
 
-@pytest.mark.parametrize(
-    ("k3s", "told"),
-    [
-        ({"pod_network": "10.77.0.0/20"}, ("k3s.pod_network", "10.77.0.0/20 overlaps 10.77.0.0/16, which machines", 5)),
-        ({"service_network": "10.64.0.0/12"}, ("k3s.service_network", "10.64.0.0/12 overlaps 10.77.0.0/16, which", 5)),
-    ],
-)
-def test_pods_are_not_where_machines_are(
-    cloud: Recording, tmp_path: Path, k3s: dict[str, str], told: tuple[str, str, int]
-) -> None:
-    """Found as soon as the machines' network is there: before anything boots."""
+OVERLAPS = [
+    ({"pod_network": "10.77.0.0/20"}, ("k3s.pod_network", "10.77.0.0/20 overlaps 10.77.0.0/16, which machines", 5)),
+    ({"service_network": "10.64.0.0/12"}, ("k3s.service_network", "10.64.0.0/12 overlaps 10.77.0.0/16, which", 5)),
+]
+
+
+@pytest.mark.parametrize("parts", [False, True])
+@pytest.mark.parametrize("k3s", [k3s for k3s, _ in OVERLAPS])
+def test_the_machines_own_network_is_not_where_pods_are(tmp_path: Path, k3s: dict[str, str], parts: bool) -> None:
+    """The one that is chosen without a wish is not there; with this one it is made elsewhere."""
+    spec, cloud = ClusterSpec.from_yaml(text(**k3s)), MemoryCloud(parts=parts)
+    with Cluster(spec, cloud=cloud, home=tmp_path) as demo:
+        demo.up()
+        (machines,) = (ipaddress.ip_network(n.cidr) for n in cloud.observe(demo.ref).networks)
+        for key in ("pod_network", "service_network"):
+            assert not machines.overlaps(ipaddress.ip_network(getattr(spec.kubernetes, key)))
+        assert all(ipaddress.ip_address(m.address) in machines for m in demo.status().machines)
+
+
+@pytest.mark.parametrize(("k3s", "told"), OVERLAPS)
+def test_pods_are_not_where_machines_are(tmp_path: Path, k3s: dict[str, str], told: tuple[str, str, int]) -> None:
+    """On a network that is there already: refused before anything is made."""
+    cloud = Recording(parts=True, there=Network("site", "", "10.77.0.0/16", foreign=True))
     with Cluster(ClusterSpec.from_yaml(text(**k3s)), cloud=cloud, home=tmp_path) as demo:
         for act in (demo.up, demo.plan):
             with pytest.raises(SpecError) as caught:
@@ -233,7 +246,7 @@ def test_pods_are_not_where_machines_are(
             assert (problem.where, problem.line) == (told[0], told[2])
             assert told[1] in problem.message
             assert problem.remedy == "take another one"
-    assert cloud.made == []
+    assert cloud.resources() == []
 
 
 def test_pods_are_not_at_guarded_addresses(tmp_path: Path) -> None:

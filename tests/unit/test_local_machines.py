@@ -120,8 +120,18 @@ def test_the_private_network_keeps_clear_of_the_hosts() -> None:
     assert switch.choose_cidr([]) == "10.77.0.0/20"
     assert switch.choose_cidr([ipaddress.IPv4Network("10.77.3.0/24")]) == "10.78.0.0/20"
     assert switch.choose_cidr([ipaddress.IPv4Network("10.64.0.0/10")]) == "10.128.0.0/20"
-    assert switch.choose_cidr([ipaddress.IPv4Network("10.0.0.0/8")]) == "10.77.0.0/20"
+    assert switch.choose_cidr([ipaddress.IPv4Network("10.0.0.0/8")]) == "172.16.0.0/20"
+    everywhere = [ipaddress.IPv4Network("0.0.0.0/1")]
+    assert switch.choose_cidr([*everywhere, ipaddress.IPv4Network("128.0.0.0/1")]) == "10.77.0.0/20", "a VPN's routes"
     assert all(isinstance(route, ipaddress.IPv4Network) for route in switch.host_routes())
+
+
+def test_its_own_network_is_not_where_its_pods_are() -> None:
+    assert switch.choose_cidr([], ["10.77.0.0/16", "10.43.0.0/16"]) == "10.78.0.0/20"
+    assert switch.choose_cidr([ipaddress.IPv4Network("0.0.0.0/0")], ["10.0.0.0/8"]) == "172.16.0.0/20"
+    assert switch.choose_cidr([], ["10.0.0.0/8", "172.16.0.0/12"]) == "192.168.0.0/20"
+    with pytest.raises(UsageError, match="no private network is left"):
+        switch.choose_cidr([], ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"])
 
 
 # -- accelerator ---------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 from openstack_kit import OTHER, PROJECT, PUBLIC, REF, FakeCloud, cloud, fake, group, server
 
@@ -66,6 +68,20 @@ def test_a_server_group_where_there_is_room(
     kept = Observed(parts=(Part("sg", REF.tag(PartKind.SERVER_GROUP), PartKind.SERVER_GROUP, "workers"),))
     parts = cloud.layout(REF, Wishes(slots=slots, public_ip=False), kept).parts
     assert PartKind.SERVER_GROUP in {p.kind for p in parts}
+
+
+def test_its_own_subnet_keeps_clear_of_what_is_inside_its_machines(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    def subnet(*apart: str) -> ipaddress.IPv4Network:
+        parts = cloud.layout(REF, Wishes(public_ip=False, apart=apart), Observed()).parts
+        (cidr,) = (part.detail["cidr"] for part in parts if part.kind is PartKind.SUBNET)
+        return ipaddress.IPv4Network(cidr)
+
+    chosen = subnet()
+    pods = chosen.supernet(new_prefix=16)
+    elsewhere = subnet(str(pods), "10.43.0.0/16")
+    assert not elsewhere.overlaps(pods)
+    with pytest.raises(QuotaError, match=r"no network in 10\.64\.0\.0/10 is left"):
+        subnet("10.0.0.0/8")
 
 
 def test_another_clusters_router_and_network_are_not_used(fake: FakeCloud, cloud: OpenStackCloud) -> None:

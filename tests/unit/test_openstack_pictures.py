@@ -294,7 +294,7 @@ def test_an_own_network_overlaps_no_other(slots: int, start: int) -> None:
 
 
 def test_no_network_is_left() -> None:
-    with pytest.raises(QuotaError, match="no private network"):
+    with pytest.raises(QuotaError, match="no network in 10"):
         free_cidr(["10.0.0.0/8"], 5, 0)
 
 

@@ -181,7 +181,13 @@ class Cloud(Protocol):
         """Every vcluster cluster that the caller may see, of all creators, also those of which only leftovers exist."""
         ...
 
-    def create_network(self, ref: ClusterRef, tag: str) -> Network: ...
+    def create_network(self, ref: ClusterRef, tag: str, apart: Sequence[str] = ()) -> Network:
+        """Make the cluster's own network.
+
+        Args:
+            apart: networks that its addresses must not be among, where it has any before its subnet is made.
+        """
+        ...
 
     def create_part(self, ref: ClusterRef, request: PartRequest, observed: Observed) -> Part:
         """Make a part, or complete the one of its kind and name that is not ready.

@@ -6,8 +6,9 @@ lost after the act was done, and neighbours' resources stand in the same project
 
 from __future__ import annotations
 
+import ipaddress
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vcluster.clouds.base import ClusterSummary, Notify
@@ -40,6 +41,8 @@ from vcluster.model import (
 )
 
 __all__ = ["FLAVORS", "Fault", "FaultScript", "MemoryCloud", "MemoryControl", "Trouble", "VirtualClock"]
+
+_CIDRS = ("10.77.0.0/16", "172.20.0.0/16", "192.168.0.0/16")
 
 
 @dataclass
@@ -165,14 +168,13 @@ class MemoryCloud(MemoryProject):
 
     # Writes: network, ports, parts, notes ----------------------------------------------------------------------
 
-    def create_network(self, ref: ClusterRef, tag: str) -> Network:
+    def create_network(self, ref: ClusterRef, tag: str, apart: Sequence[str] = ()) -> Network:
         """Make a network; with ``parts`` it has no addresses before it has a subnet."""
         with self.call("create_network"):
             self._around.check_quota("networks")
-            cidr = "" if self.parts else "10.77.0.0/16"
-            network = Network(self.store.uuid(), tag, cidr, created=self.now())
-            self.store.networks[network.uuid] = Listed(network, ref.id, self.now() + self.lag)
-            return network
+            network = Network(self.store.uuid(), tag, _cidr(apart), created=self.now())
+            listed = self.store.networks[network.uuid] = Listed(network, ref.id, self.now() + self.lag)
+            return self._network(listed)
 
     def create_ports(self, ref: ClusterRef, requests: Sequence[PortRequest]) -> Sequence[Port]:
         """Make ports in one call; names need not be unique."""
@@ -195,7 +197,7 @@ class MemoryCloud(MemoryProject):
             uuid=uuid,
             tag=request.tag,
             name=request.name,
-            address=f"10.77.{high}.{low + 1}",
+            address=str(self._first_address(request.network) + high * 256 + low + 1),
             mac=f"52:54:00:00:{high:02x}:{low:02x}",
             created=self.now(),
             network=request.network,
@@ -344,4 +346,13 @@ class MemoryCloud(MemoryProject):
 
     def _network(self, listed: Listed[Network]) -> Network:
         subnet = any(x.link == listed.thing.uuid for x in self.store.parts.values())
-        return replace(listed.thing, cidr="10.77.0.0/16") if subnet else listed.thing
+        return listed.thing if subnet or not self.parts else replace(listed.thing, cidr="")
+
+    def _first_address(self, network: str) -> ipaddress.IPv4Address:
+        listed = self.store.networks.get(network)
+        return ipaddress.IPv4Network(listed.thing.cidr if listed is not None else _CIDRS[0]).network_address
+
+
+def _cidr(apart: Iterable[str]) -> str:
+    others = [ipaddress.IPv4Network(network) for network in apart]
+    return next(c for c in _CIDRS if not any(ipaddress.IPv4Network(c).overlaps(other) for other in others))

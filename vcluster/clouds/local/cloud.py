@@ -175,11 +175,11 @@ class LocalCloud(PlainCloud):
     # -- networks, ports, notes --------------------------------------------------------------------------
 
     @disk_errors("cannot make the cluster's folder")
-    def create_network(self, ref: ClusterRef, tag: str) -> Network:
+    def create_network(self, ref: ClusterRef, tag: str, apart: Sequence[str] = ()) -> Network:
         check_owned(ref, tag, "the network")
         folder = self._folder(ref)
         switch.check_socket_path(folder.path)
-        cidr, now = switch.choose_cidr(switch.host_routes()), self.now()
+        cidr, now = switch.choose_cidr(switch.host_routes(), apart), self.now()
         folder.create(network := Network(str(uuids.uuid4()), tag, cidr, created=now), now)
         return network
 

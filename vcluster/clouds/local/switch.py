@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vcluster.clouds.local import processes
@@ -46,10 +47,27 @@ def check_socket_path(cluster: Path) -> None:
         )
 
 
-def choose_cidr(taken: list[ipaddress.IPv4Network]) -> str:
-    """A /20 that none of the host's own routes leads into, so that a machine can reach what its host can."""
-    candidates = (ipaddress.IPv4Network(f"10.{n}.0.0/20") for n in (77, *range(78, 255), *range(16, 77)))
-    return str(next((c for c in candidates if not any(c.overlaps(t) for t in taken)), "10.77.0.0/20"))
+def choose_cidr(taken: list[ipaddress.IPv4Network], apart: Iterable[str] = ()) -> str:
+    """A /20 that none of the host's own routes leads into, so that a machine can reach what its host can.
+
+    Args:
+        taken: where the host's routes lead; where they lead everywhere, they do not count.
+        apart: networks that it must not overlap in any case; IPv4.
+
+    Raises:
+        UsageError: none is left beside these.
+    """
+    others = [ipaddress.IPv4Network(network) for network in apart]
+    free = [c for c in _private() if not any(c.overlaps(other) for other in others)]
+    if not free:
+        remedy = "give the pods and services less of them"
+        raise UsageError("no private network is left for the machines", remedy=remedy)
+    return str(next((c for c in free if not any(c.overlaps(route) for route in taken)), free[0]))
+
+
+def _private() -> Iterator[ipaddress.IPv4Network]:
+    tens = (f"10.{n}" for n in (*range(77, 255), *range(16, 77)))
+    return (ipaddress.IPv4Network(f"{two}.0.0/20") for two in (*tens, *(f"172.{n}" for n in range(16, 32)), "192.168"))
 
 
 def host_routes() -> list[ipaddress.IPv4Network]:

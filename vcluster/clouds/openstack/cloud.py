@@ -150,7 +150,7 @@ class OpenStackCloud:
 
     # What is made ----------------------------------------------------------------------------------------------
 
-    def create_network(self, ref: ClusterRef, tag: str) -> Network:
+    def create_network(self, ref: ClusterRef, tag: str, apart: Sequence[str] = ()) -> Network:  # see layout
         return self._maker.network(ref, tag)
 
     def create_part(self, ref: ClusterRef, request: PartRequest, observed: Observed) -> Part:

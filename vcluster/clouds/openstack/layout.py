@@ -192,7 +192,7 @@ class _Choice:
 
     def _cidr(self) -> str:
         used = [str(s["cidr"]) for s in self.around.subnets]
-        return free_cidr(used, self.wishes.slots, int(self.ref.id, 16))
+        return free_cidr([*used, *self.wishes.apart], self.wishes.slots, int(self.ref.id, 16))
 
     # Addresses -------------------------------------------------------------------------------------------------
 

@@ -229,7 +229,7 @@ def free_cidr(used: Iterable[str], slots: int, start: int) -> str:
     """A private IPv4 network with room for so many machines that overlaps none of these.
 
     Args:
-        used: other subnets of the project; routers cannot connect two that overlap.
+        used: other subnets of the project, as routers cannot connect two that overlap; and what else is taken.
         slots: machines; DHCP, the router and a few repairs need addresses as well.
         start: where to begin looking; different clusters begin elsewhere, so two at once seldom choose the same.
 
@@ -248,7 +248,10 @@ def free_cidr(used: Iterable[str], slots: int, start: int) -> str:
         candidate = ipaddress.ip_network((base + block * 2 ** (32 - size), size))
         if not any(candidate.overlaps(other) for other in taken if other.version == 4):
             return str(candidate)
-    raise QuotaError("no private network is left that overlaps none of the project's subnets")
+    raise QuotaError(
+        f"no network in {_OURS} is left that overlaps neither a subnet of the project nor what is inside the machines",
+        remedy="give the pods and services of a Kubernetes less of it, or name a network that is there",
+    )
 
 
 def _pick(word: str, among: Sequence[Json], *, what: str, offer: Sequence[Json]) -> Json:
