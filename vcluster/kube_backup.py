@@ -181,7 +181,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(path, "r:") as tar:
             yield tar
     except FileNotFoundError:
-        remedy = "name the one that `vcluster backup` wrote, without a name into the folder where it was called"
+        remedy = "name the one that `vcluster backup` wrote; told no name, it wrote into the folder where it was called"
         raise UsageError(f"there is no file {path}", remedy=remedy) from None
     except (tarfile.TarError, EOFError, UnicodeDecodeError):
         raise _not_ours(path) from None
