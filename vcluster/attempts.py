@@ -41,8 +41,9 @@ def _base36(number: int) -> str:
     return digits or "0"
 
 
-def _is_head(thing: Machine | Part) -> bool:
-    return isinstance(thing, Machine) and thing.role is Role.HEAD
+def _is_server(thing: Machine | Part) -> bool:
+    """Whether it is the head or one of its peers, which are rebooted where others are made anew."""
+    return isinstance(thing, Machine) and Role.HEAD in (thing.role, thing.group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Attempts:
         notes: the cluster's.
         most: how often a thing that failed is made anew.
         now: when the cluster was looked at, seconds since the epoch.
-        patience: seconds after which a head that was counted and is in trouble still has failed once more.
+        patience: seconds after which a server that was counted and is in trouble still has failed once more.
     """
 
     notes: Mapping[str, str]
@@ -68,12 +69,12 @@ class Attempts:
     def counted(self, name: str, thing: Machine | Part) -> bool:
         """Whether this one's failure is written already.
 
-        A head is rebooted and keeps its uuid, and some clouds do not tell when: then only the time since it was counted
-        tells a further failure from a reboot that was noted but, as the run was killed, not begun.
+        A server is rebooted and keeps its uuid, and some clouds do not tell when: then only the time since it was
+        counted tells a further failure from a reboot that was noted but, as the run was killed, not begun.
         """
         count, since = self._read(name)
         note = self.notes.get(NOTE_ATTEMPTS + name, "").replace(_CROWDED, " ")
-        if _is_head(thing):
+        if _is_server(thing):
             same = f" {thing.uuid[_SOME]}@" in note
             return same and count > 0 and _began(thing) < since and self.now - since <= self.patience
         return note.endswith(f" {life_of(thing)}")
@@ -97,10 +98,10 @@ class Attempts:
         Args:
             crowded: it failed as the cloud had no host for it; the note says so from then on.
         """
-        if _is_head(thing) and self.counted(name, thing):
+        if _is_server(thing) and self.counted(name, thing):
             return {NOTE_ATTEMPTS + name: self.notes[NOTE_ATTEMPTS + name]}
         life = life_of(thing)
-        if _is_head(thing):
+        if _is_server(thing):
             life = f"{thing.uuid[_SOME]}@{_base36(max(int(self.now), _began(thing) + 1))}"
         mark = _CROWDED if crowded or self.crowded(name) else " "
         return {NOTE_ATTEMPTS + name: f"{self.before(name, thing) + 1}{mark}{life}"}
@@ -110,7 +111,7 @@ class Attempts:
         return self.made(name) > self.most
 
     def last_failure(self, name: str) -> float:
-        """When the life began that failed last, or a head was counted; in whole seconds, 0 when none was."""
+        """When the life began that failed last, or a server was counted; in whole seconds, 0 when none was."""
         return self._read(name)[1]
 
     def _read(self, name: str) -> tuple[int, float]:

@@ -10,9 +10,10 @@ from typing import Protocol
 
 from vcluster.actions import Goal
 from vcluster.model import Health, Machine, MachineState, Role
+from vcluster.plan_faults import is_about_quota, is_without_host
 from vcluster.plan_limits import stuck
 
-__all__ = ["are_most", "is_peer", "remain", "rest_with_head", "spared"]
+__all__ = ["are_most", "is_needed", "is_peer", "remain", "rest_with_head", "spared"]
 
 _THERE = (MachineState.ACTIVE, MachineState.BUILD, MachineState.SHUTOFF, MachineState.SHELVED)
 _FAULTY = (MachineState.ERROR, MachineState.DELETING)
@@ -60,9 +61,32 @@ def spared(
     head = machine.role is Role.HEAD
     if not head and (machine.name not in peers or health.get(machine.name) not in _JOINED):
         return True
+    others, on = _others(machine, machines, peers)
+    return are_most(sum(not health or health.get(name) in _JOINED for name in on), others)
+
+
+def is_needed(
+    machine: Machine, machines: Mapping[str, Machine], peers: Collection[str], health: Mapping[str, Health]
+) -> bool:
+    """Whether the disk of a server that failed may hold what the others cannot do without.
+
+    They can once most of all servers are Ready without it, by the head's word. And while the head answers, what the
+    cloud never got onto a host has nothing on its disk.
+    """
+    if machine.name not in peers:
+        return False
+    never_ran = machine.state is MachineState.BUILD or is_about_quota(machine) or is_without_host(machine)
+    if never_ran and health.get(str(Role.HEAD)) in _JOINED:
+        return False
+    others, on = _others(machine, machines, peers)
+    return not are_most(sum(health.get(name) in _JOINED for name in on), others)
+
+
+def _others(machine: Machine, machines: Mapping[str, Machine], peers: Collection[str]) -> tuple[int, list[str]]:
+    """How many other servers there are to be, and the names of those that are on."""
     others = {str(Role.HEAD), *peers} - {machine.name}
     on = [name for name in others if name in machines and machines[name].state is MachineState.ACTIVE]
-    return are_most(sum(not health or health.get(name) in _JOINED for name in on), len(others))
+    return len(others), on
 
 
 def rest_with_head(goal: Goal, machines: Iterable[Machine], now: float) -> frozenset[str]:

@@ -14,7 +14,7 @@ from vcluster.plan_claim import Claim, Standing, judge
 from vcluster.plan_faults import is_about_quota, is_without_host, placed
 from vcluster.plan_limits import UNREACHED, expired, port_lost, stays, stuck, unlisted
 from vcluster.plan_parts import StandingParts, Volumes, healed_notes, plan_parts, plan_volumes
-from vcluster.plan_peers import remain, spared
+from vcluster.plan_peers import is_needed, remain, spared
 
 __all__ = ["Running"]
 
@@ -258,11 +258,12 @@ class Running:
     def _failed(self, machine: Machine, reason: str) -> None:
         name = machine.name
         notes = self.attempts.another(name, machine, crowded=is_without_host(machine))
-        if machine.role is Role.HEAD and self.was_ready:
+        needed = is_needed(machine, self.machines, self.goal.peers, self.seen.health)
+        if self.was_ready and (machine.role is Role.HEAD or needed):
             if self.attempts.left(name, machine):
                 self.add(Verb.REBOOT, machine, reason, failed=True, notes=notes)
             else:
-                self.lost[name] = reason
+                self.lost[name] = f"{reason}; it stays, as the others may need its database" if needed else reason
         elif self.attempts.left(name, machine) and name not in self.goal.given_up and not is_about_quota(machine):
             self.add(Verb.DELETE_MACHINE, machine, reason, failed=True, notes=notes)
         else:

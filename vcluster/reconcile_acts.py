@@ -96,7 +96,8 @@ class Acts:
                 self._scheduler().resume(action.names)
             case verb if verb in self._by_uuid:
                 if verb is Verb.DELETE_MACHINE and not _has_twin(action, observed):
-                    self._release(action.names[0], leaves=True)
+                    # Before it was ever ready a cluster has nothing to lose, and no API that could be asked.
+                    self._release(action.names[0], leaves=bool(observed.notes.get(NOTE_READY)))
                 self._by_uuid[verb](self._ref, action.uuids[0])
             case verb if verb is not Verb.NOTE:
                 self._make_or_free(action, observed)
@@ -210,7 +211,7 @@ class Acts:
         try:
             self._control.release([name])
         except ConflictError as error:
-            if leaves and name in self._goal.peers:
+            if leaves and self._goal.peers and name in {str(Role.HEAD), *self._goal.peers}:
                 remedy = "mend the other servers first: `vcluster status` shows them; else `vcluster restore` helps"
                 raise ConflictError(error.message, remedy=remedy) from error
         except (CloudError, DeadlineError):

@@ -29,8 +29,10 @@ def test_a_failure_is_counted_once_for_each_life() -> None:
     assert Attempts({}, 2).last_failure("cpu-1") == 0
 
 
-def test_a_head_whose_boots_the_cloud_does_not_tell_has_a_budget_all_the_same() -> None:
-    head, notes, tries = replace(MACHINE, name="head", role=Role.HEAD), dict[str, str](), list[float]()
+@pytest.mark.parametrize("role", [Role.HEAD, Role.WORKER])
+def test_a_server_whose_boots_the_cloud_does_not_tell_has_a_budget_all_the_same(role: Role) -> None:
+    """The head, and a peer of its."""
+    head, notes, tries = replace(MACHINE, name="head", role=role, group="head"), dict[str, str](), list[float]()
     for now in range(1_700_000_600, 1_700_010_000, 300):  # a new process each time: all that it knows is the note
         attempts = Attempts(notes, 2, float(now), patience=600.0)
         if not attempts.left("head", head):

@@ -225,7 +225,8 @@ def test_a_heads_peers_are_shelved_before_it_and_never_deleted(
     done = head.run()
     assert (done.returncode, done.stderr) == (0, "")
     assert "2 workers go" in done.stdout
-    assert acts(head) == [*GOES, *(SHELVES[name] for name in [*shelved, "own"])]
+    # The head stays to see that it is done: what the cloud took may fail later.
+    assert acts(head) == [*GOES, *(SHELVES[name] for name in shelved or ["own"])]
 
 
 @pytest.mark.parametrize("lost", [ERROR, ("ACTIVE", "deleting")])
@@ -234,7 +235,11 @@ def test_a_peer_in_error_goes_as_workers_do_where_most_are_left(head: Head, lost
     head.cloud.expires = [PAST]
     head.cloud.peers = {"head-2": lost, "head-3": ON}
     assert head.run().returncode == 0
-    assert acts(head) == ["DELETE /compute/v2.1/servers/head-2", *GOES, SHELVES["head-3"], SHELVES["own"]]
+    assert acts(head) == ["DELETE /compute/v2.1/servers/head-2", *GOES, SHELVES["head-3"]]
+    head.cloud.requests.clear()
+    head.cloud.peers["head-3"] = ("SHELVED_OFFLOADED", "")
+    assert head.run().returncode == 0
+    assert acts(head)[-1] == SHELVES["own"]
 
 
 def test_a_peer_that_is_not_shelved_keeps_the_head_to_try_again(head: Head) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from k3s_node_kit import CLUSTER, READY, certificates, health, kubernetes, node, node_object, probes
@@ -164,18 +164,28 @@ def test_a_server_that_the_database_needs_is_no_machine_to_delete(
     assert "head-2 does not leave the database" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "patched"), [("head-2", True), ("cpu-1", False)])
-def test_a_server_that_only_the_leader_still_holds_is_let_go(
-    node: ModuleType, kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch, name: str, patched: bool
-) -> None:
-    monkeypatch.setattr(node, "GONE_SECONDS", 0.3)
-    monkeypatch.setattr(node, "LEADER_SECONDS", 0.05)
-    monkeypatch.setattr(node.time, "sleep", lambda _: None)
+@pytest.fixture
+def servers(node: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two servers, and a clock that each wait moves on by half a second."""
+    monkeypatch.setattr(node, "TOMBSTONE", node.STATE / "tombstone")
     node.JOIN.write_text(json.dumps({"servers": {"head": "10.0.0.8", "head-2": "10.0.0.9"}}))
+    naps: list[float] = []
+    clock = SimpleNamespace(time=node.time.time, monotonic=lambda: sum(naps), sleep=naps.append)
+    monkeypatch.setattr(node, "time", clock)
+
+
+def linger(kubernetes: Kubernetes, name: str) -> None:
+    """Let a node be one that etcd holds no more, and k3s' leader does."""
     kubernetes.nodes[name] = node_object(name) | {
         "metadata": {"name": name, "deletionTimestamp": "now", "finalizers": ["wrangler.cattle.io/node"]}
     }
     kubernetes.lingers = 10**6
+
+
+@pytest.mark.usefixtures("servers")
+@pytest.mark.parametrize("name", ["head-2", "cpu-1"])
+def test_a_node_that_only_the_leader_still_holds_is_let_go(node: ModuleType, kubernetes: Kubernetes, name: str) -> None:
+    linger(kubernetes, name)
 
     def after() -> None:
         if kubernetes.said("PATCH"):
@@ -183,8 +193,52 @@ def test_a_server_that_only_the_leader_still_holds_is_let_go(
 
     kubernetes.after = after
     node.release(CLUSTER, [name])
-    assert (name not in kubernetes.nodes) == patched
-    assert len(kubernetes.said("PATCH")) == patched
+    assert name not in kubernetes.nodes
+    assert len(kubernetes.said("PATCH")) == 1
+    # Each look takes half a second of this clock.
+    assert len(kubernetes.said("DELETE")) > node.LEADER_SECONDS / 0.5, "the leader is given its time"
+
+
+@pytest.mark.usefixtures("servers")
+def test_a_node_that_goes_is_none_to_count_on(node: ModuleType, kubernetes: Kubernetes) -> None:
+    assert health(node) == READY
+    linger(kubernetes, "head-2")
+    assert health(node) == {**READY, "head-2": "booting"}
+
+
+@pytest.mark.usefixtures("servers")
+@pytest.mark.parametrize(
+    ("name", "looks", "buried", "told"),
+    [
+        ("head-2", 0, False, "needed"),  # nobody says anything, which is no leave
+        ("head-2", 9, False, "needed"),  # etcd held it to the last that was heard
+        ("head-2", 9, True, "needed"),  # the tombstone is the head's own
+        ("head", 0, False, "silent"),  # its own API is what is broken; the others are well
+        ("head", 9, False, "needed"),
+        ("head", 9, True, "gone"),  # etcd let it go, and its API ended with that
+        ("cpu-1", 9, False, "silent"),
+    ],
+)
+def test_no_answer_is_no_leave(
+    node: ModuleType, kubernetes: Kubernetes, name: str, looks: int, *, buried: bool, told: str
+) -> None:
+    if buried:
+        node.TOMBSTONE.touch()
+    kubernetes.lingers = 10**6
+
+    def after() -> None:
+        if len(kubernetes.said("DELETE")) >= looks:
+            kubernetes.status = 503
+
+    kubernetes.after = after
+    kubernetes.status = 0 if looks else 503
+    if told == "gone":
+        node.release(CLUSTER, [name])
+        return
+    with pytest.raises(node.Sorry if told == "silent" else SystemExit) as caught:
+        node.release(CLUSTER, [name])
+    if told == "needed":
+        assert getattr(caught.value, "code", None) == node.EXIT_NEEDED
 
 
 def test_an_api_that_refuses_is_an_error(

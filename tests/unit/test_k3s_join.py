@@ -247,14 +247,28 @@ def test_a_server_that_breaks_off_is_asked_again(host: Host, peer: Kubernetes) -
 
 
 def test_a_server_that_does_not_forget_is_told_of_and_systemd_tries_again(
-    host: Host, peer: Kubernetes, monkeypatch: pytest.MonkeyPatch
+    host: Host, peer: Kubernetes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host.ports = {"10.77.0.11": peer.port}
     peer.lingers = 1000
     monkeypatch.setattr(host.program, "GONE", 3)
-    with pytest.raises(SystemExit, match=r"10\.77\.0\.11 does not forget head"):
+    with pytest.raises(SystemExit, match="no other server forgets head"):
         host.boot("head", founded=True)
+    assert "10.77.0.11 does not forget head" in capsys.readouterr().out
     assert host.config.read_text() == CONFIG
+
+
+def test_the_third_server_is_asked_where_the_second_forgets_nobody(
+    host: Host, peer: Kubernetes, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host.program, "GONE", 3)
+    peer.status = 503
+    with serving(
+        Kubernetes(nodes={"head": {"metadata": {"name": "head"}}}), server_context(tmp_path_factory.mktemp("third"))
+    ) as third:
+        host.ports = {"10.77.0.11": peer.port, "10.77.0.12": third.port}
+        assert host.boot("head", founded=True) == ["server: https://10.77.0.12:6443"]
+        assert third.nodes == {}
 
 
 @pytest.mark.parametrize("others", [[], ["example.org/theirs"]])

@@ -84,6 +84,42 @@ def test_its_own_subnet_keeps_clear_of_what_is_inside_its_machines(fake: FakeClo
         subnet("10.0.0.0/8")
 
 
+K3S = "name: demo\ncloud: js2\nscheduler: k3s\naccess: {public_ip: false}\nhead: {flavor: m3.small}\n"
+K3S += "workers: [{name: cpu, flavor: m3.small, count: 1}]\n"
+
+
+def test_a_spec_that_is_for_kubernetes_keeps_its_machines_off_its_pods(fake: FakeCloud, cloud: OpenStackCloud) -> None:
+    flavor = {"id": "f1", "name": "m3.small", "vcpus": 2, "ram": 6144, "disk": 20}
+    fake.nova("GET", "/flavors/detail", json={"flavors": [flavor]})
+
+    def machines(text: str) -> ipaddress.IPv4Network:
+        goal = goal_of(ClusterSpec.from_yaml(text, file="demo.yaml"), cloud, REF, Observed())
+        (cidr,) = (part.detail["cidr"] for part in goal.parts if part.kind is PartKind.SUBNET)
+        return ipaddress.IPv4Network(cidr)
+
+    pods = machines(K3S).supernet(new_prefix=16)
+    assert not machines(f"{K3S}k3s: {{pod_network: {pods}}}\n").overlaps(pods)
+
+
+def test_the_projects_network_is_not_chosen_where_pods_have_its_addresses(
+    fake: FakeCloud, cloud: OpenStackCloud
+) -> None:
+    net = {"id": "n1", "name": "auto_allocated_network", "project_id": PROJECT}
+    subnet = {"id": "t1", "network_id": "n1", "cidr": "10.42.7.0/24", "ip_version": 4, "gateway_ip": "10.42.7.1"}
+    router = {"id": "r1", "project_id": PROJECT, "external_gateway_info": {"network_id": "x1"}}
+    pools = [{"start": "10.42.7.2", "end": "10.42.7.254"}]
+    fake.neutron("GET", "/networks", json={"networks": [PUBLIC, net]})
+    fake.neutron("GET", "/subnets", json={"subnets": [subnet | {"allocation_pools": pools}]})
+    fake.neutron("GET", "/routers", json={"routers": [router]})
+    fake.neutron("GET", "/ports", json={"ports": [{"id": "l1", "device_id": "r1", "network_id": "n1"}]})
+    there = cloud.layout(REF, Wishes(public_ip=False, apart=("10.43.0.0/16",)), Observed())
+    assert there.network is not None
+    assert there.network.uuid == "n1"
+    own = cloud.layout(REF, Wishes(public_ip=False, apart=("10.42.0.0/16",)), Observed())
+    assert own.network is None
+    assert PartKind.SUBNET in {part.kind for part in own.parts}
+
+
 def test_another_clusters_router_and_network_are_not_used(fake: FakeCloud, cloud: OpenStackCloud) -> None:
     """They go when that cluster goes."""
     mark = OTHER.tag(Role.NETWORK)

@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 from engine import SHELVED, STOPPED, Run, fresh, one_of_each, running, steps, volumes, whole
 
-from vcluster.actions import Goal
-from vcluster.clouds.memory import MemoryCloud
+from vcluster.actions import NOTE_ATTEMPTS, Goal, Verb
+from vcluster.clouds.memory import FaultScript, MemoryCloud, Trouble
 from vcluster.clouds.memory_control import MemoryControl
 from vcluster.clouds.memory_store import Entry
 from vcluster.errors import ConflictError, DeadlineError, PermanentError
 from vcluster.model import Health, MachineState, Network, PartKind, Port, Slot
 from vcluster.plan_rest import plan_rest
+from vcluster.plan_running import Running
 
 PEERS = frozenset({"cpu-1", "cpu-2"})
 
@@ -202,7 +203,46 @@ def test_a_volume_that_an_earlier_head_left_behind_is_booted_by_no_other() -> No
     assert volumes(cloud) == {name: name for name in ("head", *PEERS)}
 
 
-@pytest.mark.parametrize(("name", "stays"), [("cpu-1", True), ("cpu-3", False)])
+@pytest.mark.parametrize("lost", [PEERS, {"head", *PEERS}])
+def test_servers_that_fail_together_are_started_again_and_keep_their_disks(lost: set[str]) -> None:
+    cloud = MemoryCloud()
+    old = {m.name: m.uuid for m in Run(cloud).to(servers(cloud)).observed.machines}
+    for name in lost:
+        cloud.kill(name)
+    run = Run(cloud)
+    new = {m.name: m.uuid for m in run.to(servers(cloud)).observed.machines}
+    assert new == old
+    assert {step for step in steps(run.events) if "machine" in step} == {f"reboot machine {name}" for name in lost}
+
+
+def test_a_server_that_fails_alone_is_made_anew_and_one_that_no_start_helps_stays_where_others_need_it() -> None:
+    cloud = MemoryCloud()
+    old = {m.name: m.uuid for m in Run(cloud).to(servers(cloud)).observed.machines}
+    cloud.kill("cpu-1")
+    mended = Run(cloud).to(servers(cloud)).observed.machines
+    assert anew(old, {m.name: m.uuid for m in mended}) == {"cpu-1"}
+    seen = replace(
+        cloud.observe(cloud.ref("demo")),
+        health={"head": Health.READY, "cpu-1": Health.BOOTING, "cpu-2": Health.BOOTING, "cpu-3": Health.READY},
+    )
+    machines = tuple(
+        replace(m, state=MachineState.ERROR, fault="a disk") if m.name in PEERS else m for m in seen.machines
+    )
+    for count, verbs in ((0, {Verb.REBOOT}), (9, set())):
+        notes = {**seen.notes, **{f"{NOTE_ATTEMPTS}{name}": f"{count} 0000@1" for name in PEERS}}
+        plan = Running(servers(cloud), replace(seen, machines=machines, notes=notes), cloud.now()).plan()
+        assert {action.verb for action in plan.actions} == verbs
+        if not verbs:
+            assert plan.lost == dict.fromkeys(PEERS, "a disk; it stays, as the others may need its database")
+    # What never got onto a host has no disk.
+    fault = "No valid host was found."
+    machines = tuple(replace(m, fault=fault) if m.name == "cpu-1" else m for m in machines)
+    plan = Running(servers(cloud), replace(seen, machines=machines), cloud.now()).plan()
+    told = {(action.verb, action.names) for action in plan.actions}
+    assert told == {(Verb.DELETE_MACHINE, ("cpu-1",)), (Verb.REBOOT, ("cpu-2",))}
+
+
+@pytest.mark.parametrize(("name", "stays"), [("cpu-1", True), ("head", True), ("cpu-3", False)])
 def test_a_server_that_its_database_does_not_let_go_stays(
     monkeypatch: pytest.MonkeyPatch, name: str, *, stays: bool
 ) -> None:
@@ -221,6 +261,19 @@ def test_a_server_that_its_database_does_not_let_go_stays(
         Run(cloud).to(goal)
     new = {m.name: m.uuid for m in cloud.observe(cloud.ref("demo")).machines}
     assert anew(old, new) == (set() if stays else {name})
+
+
+def test_before_it_was_ever_ready_a_cluster_has_no_database_that_could_need_a_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def release(self: MemoryControl, names: Sequence[str]) -> None:
+        raise ConflictError(f"{names[0]} does not leave the database")
+
+    monkeypatch.setattr(MemoryControl, "release", release)
+    cloud = MemoryCloud(faults=FaultScript(once={"cpu-1": (Trouble.ERROR, 1.0)}))
+    run = Run(cloud)
+    run.to(servers(cloud))
+    assert "delete machine cpu-1" in steps(run.events)
 
 
 def test_a_head_that_is_left_alone_fails_with_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from vcluster.chosen import chosen_network, chosen_part
 from vcluster.clouds.openstack import marks
 from vcluster.clouds.openstack.connect import Services
 from vcluster.clouds.openstack.lookups import Lookups
-from vcluster.clouds.openstack.networks import Foreign, Surroundings, free_cidr, size_of
+from vcluster.clouds.openstack.networks import Foreign, Surroundings, free_cidr, overlaps, size_of
 from vcluster.clouds.openstack.rest import GONE, Json
 from vcluster.errors import PermanentError, QuotaError
 from vcluster.model import ClusterRef, Layout, Network, Observed, Part, PartKind, PartRequest, Wishes
@@ -121,7 +121,9 @@ class _Choice:
                 )
             return named
         usable = self.around.usable(self.external)
-        return usable if usable is not None and self._room(usable) >= self.wishes.slots else None
+        if usable is None or self._room(usable) < self.wishes.slots:
+            return None
+        return None if overlaps(str(self._subnet(usable)["cidr"]), self.wishes.apart) else usable
 
     def _check_way_out(self, named: Json) -> None:
         if not self.wishes.public_ip or self.wishes.floating_ip:

@@ -16,7 +16,7 @@ from vcluster.clouds.openstack.rest import GONE, Json
 from vcluster.errors import PermanentError, QuotaError
 from vcluster.model import ClusterRef, Network
 
-__all__ = ["AUTO", "Foreign", "Surroundings", "free_cidr", "size_of"]
+__all__ = ["AUTO", "Foreign", "Surroundings", "free_cidr", "overlaps", "size_of"]
 
 AUTO = "auto_allocated_network"
 """What Neutron calls the network that it makes for a project that asks (and Jetstream2 has made for each)."""
@@ -223,6 +223,12 @@ def size_of(subnet: Json) -> int:
         int(ipaddress.IPv4Address(pool["end"])) - int(ipaddress.IPv4Address(pool["start"])) + 1
         for pool in subnet.get("allocation_pools", [])
     )
+
+
+def overlaps(cidr: str, others: Iterable[str]) -> bool:
+    """Whether an IPv4 network has addresses that one of the others has."""
+    network = ipaddress.IPv4Network(cidr)
+    return any(network.overlaps(ipaddress.IPv4Network(other)) for other in others)
 
 
 def free_cidr(used: Iterable[str], slots: int, start: int) -> str:
