@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from vcluster.rehearsal.browser import Browser, Failed, trust
 from vcluster.rehearsal.client import Account, Pace, Visit, _User
@@ -85,8 +85,9 @@ async def student(door: Door, name: str, patience: float = 300.0, *, profile: st
 
 async def until(what: str, look: Callable[[], Awaitable[bool]], seconds: float = 300.0) -> None:
     """Return once it is so; what fails on the way is asked again."""
-    end, told = time.monotonic() + seconds, what
+    end = time.monotonic() + seconds
     while True:
+        told = what
         try:
             if await look():
                 return
@@ -102,13 +103,17 @@ async def works(one: Person) -> bool:
         return (await cell("print(6 * 7)")).strip() == "42"
 
 
+async def _servers(one: Person) -> Any:
+    """The person's servers, by what the Hub says."""
+    answer = await one.browser.want("GET", f"/hub/api/users/{one.account.name}", 200, token="/hub/home")
+    return answer.json()["servers"]
+
+
 async def hub_answers(one: Person) -> bool:
     """Whether the Hub knows of the server."""
-    answer = await one.browser.request("GET", f"/hub/api/users/{one.account.name}", token="/hub/home")
-    return answer.status == 200 and bool(answer.json()["servers"].get("", {}).get("ready"))
+    return bool((await _servers(one)).get("", {}).get("ready"))
 
 
 async def server_gone(one: Person) -> bool:
     """Whether the Hub knows that there is no server any more."""
-    answer = await one.browser.request("GET", f"/hub/api/users/{one.account.name}", token="/hub/home")
-    return answer.status == 200 and answer.json()["servers"] == {}
+    return bool(await _servers(one) == {})
