@@ -8,7 +8,7 @@ import pytest
 
 from tests.hub.bed import Bed
 from tests.hub.drills import head_reboots, hub_is_killed, proxy_is_killed, worker_dies
-from tests.hub.person import student
+from tests.hub.person import server_gone, student, until, works
 
 pytestmark = pytest.mark.hub
 
@@ -33,6 +33,23 @@ def test_a_worker_that_dies_takes_a_server_and_no_file_along(bed: Bed) -> None:
     bed.start_units(host)
     bed.head.run("scontrol", "update", f"NodeName={host}", "State=RESUME", check=False)
     bed.wait_for_workers()
+
+
+def test_a_job_that_slurm_queues_once_more_is_no_server_any_more(bed: Bed) -> None:
+    """As Slurm does with one that it was still launching when its node died."""
+
+    async def drill() -> None:
+        async with student(bed, "student-002") as one:
+            ((number, *_),) = bed.jobs()
+            bed.head.run("scontrol", "update", f"JobId={number}", "Requeue=1")
+            bed.head.run("scontrol", "requeue", number)
+            await until("the Hub sees that the server is gone", lambda: server_gone(one))
+            told = bed.head.run("scontrol", "show", "job", number).stdout
+            assert "JobState=CANCELLED" in told, "it must not start a server that nobody waits for"
+            await one.start()
+            assert await works(one)
+
+    asyncio.run(drill())
 
 
 def test_a_head_that_is_rebooted_finds_the_servers_again(bed: Bed) -> None:
