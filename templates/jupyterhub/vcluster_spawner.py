@@ -32,7 +32,6 @@ END_SECONDS = 30
 LOOK_STARTING = 2.0
 LOOK_RUNNING = 15.0
 ORPHANS_EVERY = 150.0
-WAITS = ("PENDING", "REQUEUED")
 LOG_IN_HOME = "~/.local/state/vcluster/notebook.log"
 
 
@@ -85,8 +84,6 @@ class NotebookSpawner(batchspawner.SlurmSpawner):
         self._port = 0
         self._submitted = 0.0
         self._word = ""
-        self._node = ""
-        self._cancelled = ""
         Shared.ready(self.cluster, self.log)
 
     # -- what people choose --------------------------------------------------------------------------------------
@@ -118,7 +115,6 @@ class NotebookSpawner(batchspawner.SlurmSpawner):
     async def start(self):
         self._arrived.clear()
         self._port = 0
-        self._node = ""
         self._word = "Asking Slurm for a job"
         self._waiting = True
         try:
@@ -131,7 +127,6 @@ class NotebookSpawner(batchspawner.SlurmSpawner):
             node = await self._running()
         finally:
             self._waiting = False
-        self._node = node
         self._word = f"JupyterLab runs on {node}"
         self.log.info("%s: job %s runs on %s", self._log_name, self.job_id, node)
         return f"http://{self.cluster['nodes'][node]}:{self._port}"
@@ -172,37 +167,16 @@ class NotebookSpawner(batchspawner.SlurmSpawner):
         if not self.job_id:
             return 1
         jobs = await Shared.queue.look(LOOK_RUNNING, self._submitted)
-        job = self._job(jobs) if jobs is not None else None
-        if job and self._lost(job):
-            await self._let_go()
+        if jobs is None:
+            return None
+        job = self._job(jobs)
+        if job and job.state == "PENDING":
+            # Slurm queues a job again that it was launching as the node died, whatever --no-requeue says.
+            number, self.job_id = int(self.job_id), ""
+            with contextlib.suppress(SpawnException):  # watch() tries again
+                await self._help(do="cancel", job=number)
             return 0
-        return None if jobs is None or job else 0
-
-    def _lost(self, job):
-        """Whether Slurm queued the job of a server that was up once more, or runs it elsewhere by now.
-
-        It does so, whatever ``--no-requeue`` says, where it was still launching the job as the node died (seen with
-        22.05).
-        """
-        return job.state in WAITS or bool(self._node and job.node and job.node != self._node)
-
-    async def _let_go(self):
-        """Cancel such a job, once, before it starts a server that nobody waits for."""
-        if self._cancelled == self.job_id:
-            return
-        self._cancelled = self.job_id
-        self.log.warning("%s: Slurm queued job %s again; it is cancelled", self._log_name, self.job_id)
-        with contextlib.suppress(SpawnException):  # watch() tries it again
-            await self._help(do="cancel", job=int(self.job_id))
-
-    async def poll_and_notify(self):
-        """As JupyterHub's, which stops to look before it acts: what failed then is looked at again."""
-        callbacks = list(self._callbacks)
-        status = await super().poll_and_notify()
-        if status is not None and self.server is not None:
-            self._callbacks = self._callbacks or callbacks
-            self.start_polling()
-        return status
+        return None if job else 0
 
     async def stop(self, now=False):
         if not self.job_id:
