@@ -35,7 +35,7 @@ def idle_bed() -> Iterator[Bed]:
 
 async def gone(one: Person) -> None:
     """Return when the Hub has ended somebody's server, which is nobody else's to end any more."""
-    await until(f"the server of {one.account.name} is gone", lambda: server_gone(one), 60.0)
+    await until(f"the server of {one.account.name} is gone", lambda: server_gone(one))
     one.spawned, one.kernel = False, ""
 
 
