@@ -78,9 +78,9 @@ class ChartAccess(Access):
         """
         if self._chart_spec() is not None:
             raise UsageError(
-                f"the Hub of {self.name!r} is Kubernetes' own: it is not asked through the head, and has no rehearsals",
+                f"the Hub of {self.name!r} is Kubernetes' own: neither `users` nor `rehearse` reaches it",
                 remedy="who may come is in the spec: change it, and `vcluster up` again; the Hub's admin page shows "
-                "who is there",
+                "who is there; a password of a class is for a new cluster's spec to name",
             )
 
     def _chart_passwords(self, spec: ClusterSpec) -> HubPasswords:

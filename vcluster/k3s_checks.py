@@ -119,12 +119,20 @@ def taint(value: str) -> str:
     return value
 
 
+def _network_hint(value: str) -> str:
+    """What would be a network, for one whose address has bits behind its length too."""
+    try:
+        return f"as in {ipaddress.IPv4Network(value, strict=False)}"
+    except ValueError:
+        return "as in 10.42.0.0/16"
+
+
 def pod_network(value: str) -> str:
     """A private IPv4 network with room for pods or services."""
     try:
         network = ipaddress.IPv4Network(value)
     except ValueError:
-        raise RefusedError(f"must be an IPv4 network, got {show(value)}", "as in 10.42.0.0/16") from None
+        raise RefusedError(f"must be an IPv4 network, got {show(value)}", _network_hint(value)) from None
     # Not Python's "private", which loopback and link-local are too.
     if not any(network.subnet_of(private) for private in _PRIVATE) or network.prefixlen > 20:
         raise RefusedError(f"must be a private network of /8 to /20, got {value}", "as in 10.42.0.0/16")

@@ -47,29 +47,41 @@ def merge(own: Kubeconfig, path: Path | None = None, *, use: bool = False, timeo
         target = _behind(path)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _held(path, timeout):
-            before = target.read_bytes() if target.exists() else b""
-            try:
-                text = merged(before.decode(), own, use=use)
-            except UnicodeDecodeError:
-                raise UsageError(f"{path} is no kubeconfig: it is no text", remedy=_ANOTHER) from None
-            except UsageError as error:
-                raise UsageError(f"{path} {error.message}", remedy=_ANOTHER) from None
-            _replace(target, text)
+            _replace(target, _with(own, path, target, use=use, remedy=_ANOTHER))
     return target
 
 
 _ANOTHER = "it stays as it is; name another file in KUBECONFIG, or write one of its own with --output"
+_ELSEWHERE = "it stays as it is: give another name"
+
+
+def _with(own: Kubeconfig, path: Path, target: Path, *, use: bool, remedy: str) -> str:
+    """What a file would be with a cluster's entries in it.
+
+    Raises:
+        UsageError: it is no kubeconfig.
+    """
+    before = target.read_bytes() if target.exists() else b""
+    try:
+        return merged(before.decode(), own, use=use)
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no kubeconfig: it is no text", remedy=remedy) from None
+    except UsageError as error:
+        raise UsageError(f"{path} {error.message}", remedy=remedy) from None
 
 
 def write(own: Kubeconfig, path: Path) -> Path:
-    """Write a file for this cluster alone, in the place of what is there.
+    """Write a file for this cluster alone, in the place of a kubeconfig that is there.
 
     Raises:
-        UsageError: it is a folder or a device.
+        UsageError: what is there is another kind of file, a folder or a device.
         QuotaError, PermanentError: it cannot be written.
     """
     with disk_errors(f"cannot write {path}"):
         target = _behind(path)
+        if not target.parent.is_dir():
+            raise UsageError(f"there is no folder {target.parent}", remedy="make it, or give another name")
+        _with(own, path, target, use=False, remedy=_ELSEWHERE)
         _replace(target, own.text)
     return target
 

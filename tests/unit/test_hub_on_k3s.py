@@ -142,7 +142,7 @@ def test_what_takes_a_slurm_head_is_refused_with_what_to_do(cloud: MemoryCloud, 
             lambda: demo.rehearse(2),
         )
         for call in calls:
-            with pytest.raises(UsageError, match="not asked through the head") as caught:
+            with pytest.raises(UsageError, match="neither `users` nor `rehearse` reaches it") as caught:
                 call()
             assert "`vcluster up` again" in caught.value.remedy
 

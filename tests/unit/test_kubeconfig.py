@@ -257,8 +257,9 @@ def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
 def test_a_file_that_is_none_stays_untouched(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=f"{path} is no kubeconfig"):
-        kubeconfig_file.merge(OWN, path)
+    for act in (kubeconfig_file.merge, kubeconfig_file.write):
+        with pytest.raises(UsageError, match=f"{path} is no kubeconfig"):
+            act(OWN, path)
     assert path.read_bytes() == content
     assert left(tmp_path) == ["config"]
 
@@ -267,8 +268,9 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PermanentError, match="cannot change"):
         kubeconfig_file.merge(OWN, tmp_path / "file/config")
-    with pytest.raises(PermanentError, match="cannot write"):
+    with pytest.raises(UsageError, match=r"there is no folder .*none") as caught:
         kubeconfig_file.write(OWN, tmp_path / "none/config")
+    assert caught.value.remedy == "make it, or give another name"
 
 
 def test_kubectl_at_work_is_waited_for_and_left_in_peace(tmp_path: Path) -> None:

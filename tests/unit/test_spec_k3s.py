@@ -98,7 +98,7 @@ NETWORK = [
     k3s("backend-openstack", "flannel_backend: host-gw", "flannel_backend", "must not be host-gw on Open", "vxlan"),
     k3s("backend", "flannel_backend: calico", "flannel_backend", "must be wireguard-native, vxlan or host-gw, got"),
     k3s("pods-word", "pod_network: big", "pod_network", "must be an IPv4 network, got 'big'", "as in 10.42.0.0/16"),
-    k3s("pods-host", "pod_network: 10.42.0.1/16", "pod_network", "must be an IPv4 network", "as in 10.42.0.0/16"),
+    k3s("pods-host", "pod_network: 10.99.0.1/16", "pod_network", "must be an IPv4 network", "as in 10.99.0.0/16"),
     k3s("pods-six", "pod_network: 'fd00::/56'", "pod_network", "must be an IPv4 network, got 'fd00::/56'"),
     k3s("pods-small", "pod_network: 10.42.0.0/24", "pod_network", "must be a private network of /8 to /20"),
     k3s("pods-huge", "pod_network: 0.0.0.0/0", "pod_network", "must be a private network of /8 to /20"),
