@@ -38,9 +38,11 @@ class Lifecycle(BringUp):
         self._must_exist(observed)
         if observed.head is None:
             raise UsageError(f"{self.name} has no head to start", remedy="`vcluster up` with its spec makes a new one")
-        if observed.notes.get(NOTE_ATTEMPTS + Role.HEAD):
-            # A person asked: the head gets a new budget of reboots.
-            self.cloud.annotate(self.ref, {NOTE_ATTEMPTS + Role.HEAD: ""})
+        servers = (machine for machine in observed.machines if machine.role is Role.HEAD or is_peer(machine))
+        spent = {key: "" for machine in servers if observed.notes.get(key := NOTE_ATTEMPTS + machine.name)}
+        if spent:
+            # A person asked: the servers get a new budget of reboots.
+            self.cloud.annotate(self.ref, spent)
         self._refuse_expired(observed)
         return self._up(self._spec(observed, boot=True), timeout, self._never, cancel)
 

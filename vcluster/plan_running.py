@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from vcluster.actions import NOTE_READY, NOTE_SPEC, Action, Goal, Plan, Verb, Wave
+from vcluster.actions import NOTE_ATTEMPTS, NOTE_READY, NOTE_SPEC, Action, Goal, Plan, Verb, Wave
 from vcluster.attempts import Attempts
 from vcluster.chosen import chosen_network, chosen_ports
 from vcluster.model import Health, Machine, MachineState, Network, Observed, PartKind, Role, Slot
@@ -262,8 +262,11 @@ class Running:
         if self.was_ready and (machine.role is Role.HEAD or needed):
             if self.attempts.left(name, machine):
                 self.add(Verb.REBOOT, machine, reason, failed=True, notes=notes)
+            elif needed:
+                why = f"{reason}; no reboot helped, and the others may need its database"
+                self.add(Verb.DELETE_MACHINE, machine, why, destroys_data=True, notes={NOTE_ATTEMPTS + name: ""})
             else:
-                self.lost[name] = f"{reason}; it stays, as the others may need its database" if needed else reason
+                self.lost[name] = reason
         elif self.attempts.left(name, machine) and name not in self.goal.given_up and not is_about_quota(machine):
             self.add(Verb.DELETE_MACHINE, machine, reason, failed=True, notes=notes)
         else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from vcluster.actions import NOTE_READY, Action, Goal, Verb
+from vcluster.actions import NOTE_READY, Action, Goal, Power, Verb
 from vcluster.chosen import chosen_network, chosen_ports
 from vcluster.clouds.base import Cloud, Notify
 from vcluster.errors import CloudError, ConflictError, DeadlineError, PermanentError, TemporaryError
@@ -25,6 +25,7 @@ from vcluster.model import (
     Slot,
     VolumeRequest,
 )
+from vcluster.plan_peers import is_peer
 from vcluster.stacks.base import Control
 
 __all__ = ["Acts", "Renderer"]
@@ -86,6 +87,9 @@ class Acts:
         """
         if action.failed and action.verb in self._by_uuid:
             self._save_console(action)
+        if action.verb is Verb.DELETE_MACHINE and not _has_twin(action, observed):
+            # Before the note, which would count as an attempt what is not done where this is refused.
+            self._release(action.names[0], leaves=self._may_be_needed(action, observed))
         if action.notes:
             self._cloud.annotate(self._ref, dict(action.notes))
             self._ledger.noted(action.notes)
@@ -95,9 +99,6 @@ class Acts:
             case Verb.RESUME:
                 self._scheduler().resume(action.names)
             case verb if verb in self._by_uuid:
-                if verb is Verb.DELETE_MACHINE and not _has_twin(action, observed):
-                    # Before it was ever ready a cluster has nothing to lose, and no API that could be asked.
-                    self._release(action.names[0], leaves=bool(observed.notes.get(NOTE_READY)))
                 self._by_uuid[verb](self._ref, action.uuids[0])
             case verb if verb is not Verb.NOTE:
                 self._make_or_free(action, observed)
@@ -203,6 +204,9 @@ class Acts:
     def _release(self, name: str, *, leaves: bool = False) -> None:
         """Tell the scheduler that this name's machine goes, or comes; it must not stop either if nobody listens.
 
+        Args:
+            leaves: it is a server that goes, which its database may refuse.
+
         Raises:
             ConflictError: a server goes on whose database the others cannot do without.
         """
@@ -211,11 +215,22 @@ class Acts:
         try:
             self._control.release([name])
         except ConflictError as error:
-            if leaves and self._goal.peers and name in {str(Role.HEAD), *self._goal.peers}:
+            if leaves:
                 remedy = "mend the other servers first: `vcluster status` shows them; else `vcluster restore` helps"
                 raise ConflictError(error.message, remedy=remedy) from error
         except (CloudError, DeadlineError):
             return
+
+    def _may_be_needed(self, action: Action, observed: Observed) -> bool:
+        """Whether a machine to delete is one of several servers, whose database the others must be able to do without.
+
+        Not where all goes, or a person agreed to the loss. Before it was ever ready a cluster has nothing to lose, and
+        no API that could be asked.
+        """
+        if self._goal.power is Power.ABSENT or action.destroys_data or not observed.notes.get(NOTE_READY):
+            return False
+        peers = self._goal.peers | {machine.name for machine in observed.machines if is_peer(machine)}
+        return bool(peers) and action.names[0] in {str(Role.HEAD), *peers}
 
     def _save_console(self, action: Action) -> None:
         if self._keep_console is None:

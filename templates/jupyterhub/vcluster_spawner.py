@@ -170,13 +170,13 @@ class NotebookSpawner(batchspawner.SlurmSpawner):
         if jobs is None:
             return None
         job = self._job(jobs)
-        if job and job.state == "PENDING":
-            # Slurm queues a job again that it was launching as the node died, whatever --no-requeue says.
-            number, self.job_id = int(self.job_id), ""
-            with contextlib.suppress(SpawnException):  # watch() tries again
-                await self._help(do="cancel", job=number)
-            return 0
-        return None if job else 0
+        if job and job.state != "PENDING":
+            return None
+        # Slurm queues a job again that it was launching as the node died, whatever --no-requeue says.
+        number, self.job_id = int(self.job_id), ""
+        with contextlib.suppress(SpawnException):  # watch() tries again
+            await self._help(do="cancel", job=number)
+        return 0
 
     async def stop(self, now=False):
         if not self.job_id:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -167,7 +168,7 @@ def test_a_server_that_the_database_needs_is_no_machine_to_delete(
 @pytest.fixture
 def servers(node: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two servers, and a clock that each wait moves on by half a second."""
-    monkeypatch.setattr(node, "TOMBSTONE", node.STATE / "tombstone")
+    monkeypatch.setattr(node, "DATABASE", node.STATE)
     node.JOIN.write_text(json.dumps({"servers": {"head": "10.0.0.8", "head-2": "10.0.0.9"}}))
     naps: list[float] = []
     clock = SimpleNamespace(time=node.time.time, monotonic=lambda: sum(naps), sleep=naps.append)
@@ -208,22 +209,28 @@ def test_a_node_that_goes_is_none_to_count_on(node: ModuleType, kubernetes: Kube
 
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize(
-    ("name", "looks", "buried", "told"),
+    ("name", "looks", "stone", "told"),
     [
-        ("head-2", 0, False, "needed"),  # nobody says anything, which is no leave
-        ("head-2", 9, False, "needed"),  # etcd held it to the last that was heard
-        ("head-2", 9, True, "needed"),  # the tombstone is the head's own
-        ("head", 0, False, "silent"),  # its own API is what is broken; the others are well
-        ("head", 9, False, "needed"),
-        ("head", 9, True, "gone"),  # etcd let it go, and its API ended with that
-        ("cpu-1", 9, False, "silent"),
+        ("head-2", 0, "", "needed"),  # nobody says anything, which is no leave
+        ("head-2", 9, "", "needed"),  # etcd held it to the last that was heard
+        ("head-2", 9, "etcd", "needed"),  # the tombstone is the head's own
+        ("head", 0, "", "silent"),  # its own API is what is broken; the others are well
+        ("head", 9, "", "needed"),
+        ("head", 9, "etcd", "gone"),  # etcd let it go, and its API ended with that
+        ("head", 9, "etcd-removed", "gone"),  # k3s started anew in the meantime
+        ("head", 9, "an old one", "needed"),
+        ("cpu-1", 9, "", "silent"),
     ],
 )
 def test_no_answer_is_no_leave(
-    node: ModuleType, kubernetes: Kubernetes, name: str, looks: int, *, buried: bool, told: str
+    node: ModuleType, kubernetes: Kubernetes, name: str, looks: int, *, stone: str, told: str
 ) -> None:
-    if buried:
-        node.TOMBSTONE.touch()
+    if stone:
+        place = node.DATABASE / ("etcd" if stone == "an old one" else stone) / "tombstone"
+        place.parent.mkdir()
+        place.touch()
+        old = node.time.time() - 60
+        os.utime(place, (old, old) if stone == "an old one" else None)
     kubernetes.lingers = 10**6
 
     def after() -> None:

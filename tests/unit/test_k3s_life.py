@@ -15,12 +15,14 @@ from slurm_kit import parsed
 
 import vcluster.cluster
 from vcluster import Cluster, ClusterSpec
+from vcluster.actions import NOTE_ATTEMPTS
 from vcluster.cli import main
 from vcluster.clouds.memory import MemoryCloud
-from vcluster.errors import SpecError, UsageError
+from vcluster.errors import SpecError, UsageError, VclusterError
 from vcluster.events import Event, StepStarted
 from vcluster.model import ClusterRef, Flavor, Machine, MachineRequest, Network, Observed, Role
 from vcluster.stacks.k3s_config import SERVERS
+from vcluster.views import PlanView
 from vcluster.wiring import goal_of
 
 ROOT = Path(__file__).parents[2]
@@ -285,3 +287,32 @@ def test_examples_have_a_plan(
     assert re.findall(r"^ *\+ create machine (\S+)", said, re.M) == machines
     assert "hunter2" not in said
     assert cloud.resources() == []
+
+
+def test_servers_that_no_reboot_helps_are_lost_only_with_a_persons_word_and_start_tries_again(
+    demo: Cluster, cloud: Recording
+) -> None:
+    peers, before = {"head-2", "head-3"}, uuids(demo)
+
+    def spent() -> None:
+        cloud.annotate(demo.ref, {f"{NOTE_ATTEMPTS}{name}": "9 long@1" for name in peers})
+        for name in peers:
+            cloud.kill(name)
+
+    spent()
+    asked: list[PlanView] = []
+
+    def no(view: PlanView) -> bool:
+        asked.append(view)
+        return False
+
+    with pytest.raises(VclusterError):
+        demo.up(confirm=no)
+    assert {action.name for action in asked[0].actions if action.destroys_data} == peers
+    assert uuids(demo) == before
+    demo.start()
+    assert uuids(demo) == before
+    assert demo.status().state == "ready"
+    spent()
+    demo.up(confirm=lambda view: True)
+    assert renewed(before, uuids(demo)) == peers

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from engine import SHELVED, STOPPED, Run, fresh, one_of_each, running, steps, volumes, whole
+from engine import ABSENT, SHELVED, STOPPED, Run, fresh, one_of_each, running, steps, volumes, whole
 
 from vcluster.actions import NOTE_ATTEMPTS, Goal, Verb
 from vcluster.clouds.memory import FaultScript, MemoryCloud, Trouble
@@ -215,7 +215,7 @@ def test_servers_that_fail_together_are_started_again_and_keep_their_disks(lost:
     assert {step for step in steps(run.events) if "machine" in step} == {f"reboot machine {name}" for name in lost}
 
 
-def test_a_server_that_fails_alone_is_made_anew_and_one_that_no_start_helps_stays_where_others_need_it() -> None:
+def test_a_server_that_fails_alone_is_made_anew_and_of_one_that_no_start_helps_a_person_is_asked() -> None:
     cloud = MemoryCloud()
     old = {m.name: m.uuid for m in Run(cloud).to(servers(cloud)).observed.machines}
     cloud.kill("cpu-1")
@@ -228,12 +228,11 @@ def test_a_server_that_fails_alone_is_made_anew_and_one_that_no_start_helps_stay
     machines = tuple(
         replace(m, state=MachineState.ERROR, fault="a disk") if m.name in PEERS else m for m in seen.machines
     )
-    for count, verbs in ((0, {Verb.REBOOT}), (9, set())):
+    for count, verb in ((0, Verb.REBOOT), (9, Verb.DELETE_MACHINE)):
         notes = {**seen.notes, **{f"{NOTE_ATTEMPTS}{name}": f"{count} 0000@1" for name in PEERS}}
         plan = Running(servers(cloud), replace(seen, machines=machines, notes=notes), cloud.now()).plan()
-        assert {action.verb for action in plan.actions} == verbs
-        if not verbs:
-            assert plan.lost == dict.fromkeys(PEERS, "a disk; it stays, as the others may need its database")
+        assert {(action.verb, action.destroys_data) for action in plan.actions} == {(verb, bool(count))}
+        assert {name for action in plan.actions for name in action.names} == PEERS
     # What never got onto a host has no disk.
     fault = "No valid host was found."
     machines = tuple(replace(m, fault=fault) if m.name == "cpu-1" else m for m in machines)
@@ -261,6 +260,35 @@ def test_a_server_that_its_database_does_not_let_go_stays(
         Run(cloud).to(goal)
     new = {m.name: m.uuid for m in cloud.observe(cloud.ref("demo")).machines}
     assert anew(old, new) == (set() if stays else {name})
+
+
+def test_on_the_shelf_too_a_server_goes_only_where_its_database_lets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def release(self: MemoryControl, names: Sequence[str]) -> None:
+        if names[0] in PEERS:
+            raise ConflictError(f"{names[0]} does not leave the database")
+
+    cloud = MemoryCloud()
+    old = {m.name: m.uuid for m in Run(cloud).to(servers(cloud)).observed.machines}
+    cloud.kill("cpu-1")
+    monkeypatch.setattr(MemoryControl, "release", release)
+    with pytest.raises(ConflictError, match="cpu-1 does not leave the database"):
+        Run(cloud).to(SHELVED)
+    assert old["cpu-1"] in {m.uuid for m in cloud.observe(cloud.ref("demo")).machines}
+    assert NOTE_ATTEMPTS + "cpu-1" not in cloud.observe(cloud.ref("demo")).notes
+    Run(cloud).to(ABSENT)
+
+
+def test_what_is_refused_is_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def release(self: MemoryControl, names: Sequence[str]) -> None:
+        raise ConflictError(f"{names[0]} does not leave the database")
+
+    cloud = MemoryCloud()
+    Run(cloud).to(servers(cloud))
+    cloud.kill("cpu-1")
+    monkeypatch.setattr(MemoryControl, "release", release)
+    with pytest.raises(ConflictError, match="does not leave the database"):
+        Run(cloud).to(servers(cloud))
+    assert NOTE_ATTEMPTS + "cpu-1" not in cloud.observe(cloud.ref("demo")).notes
 
 
 def test_before_it_was_ever_ready_a_cluster_has_no_database_that_could_need_a_server(

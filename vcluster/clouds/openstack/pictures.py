@@ -102,6 +102,8 @@ def state_of(server: Json) -> MachineState | None:
     state = _STATES.get(status, MachineState.UNKNOWN)
     if state in (MachineState.SHUTOFF, MachineState.SHELVED) and task in _GOES_ON:
         return MachineState.BUILD
+    if state is MachineState.ERROR and str(task).startswith("reboot"):
+        return MachineState.BUILD  # until the task ends Nova goes on saying ERROR, of which it may be the mend
     return state
 
 
