@@ -81,7 +81,7 @@ def write(own: Kubeconfig, path: Path) -> Path:
         target = _behind(path)
         if not target.parent.is_dir():
             raise UsageError(f"there is no folder {target.parent}", remedy="make it, or give another name")
-        _with(own, path, target, use=False, remedy=_ELSEWHERE)
+        _with(own, path, target, use=False, remedy=_ELSEWHERE)  # for its refusal: a backup may lie there
         _replace(target, own.text)
     return target
 

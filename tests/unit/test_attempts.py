@@ -32,13 +32,13 @@ def test_a_failure_is_counted_once_for_each_life() -> None:
 @pytest.mark.parametrize("role", [Role.HEAD, Role.WORKER])
 def test_a_server_whose_boots_the_cloud_does_not_tell_has_a_budget_all_the_same(role: Role) -> None:
     """The head, and a peer of its."""
-    head, notes, tries = replace(MACHINE, name="head", role=role, group="head"), dict[str, str](), list[float]()
+    server, notes, tries = replace(MACHINE, name="head", role=role, group="head"), dict[str, str](), list[float]()
     for now in range(1_700_000_600, 1_700_010_000, 300):  # a new process each time: all that it knows is the note
         attempts = Attempts(notes, 2, float(now), patience=600.0)
-        if not attempts.left("head", head):
+        if not attempts.left("head", server):
             break
-        notes = attempts.another("head", head)
-        tries.append(attempts.before("head", head) + 1)
+        notes = attempts.another("head", server)
+        tries.append(attempts.before("head", server) + 1)
         assert len("attempts/head=" + notes[NOTE_ATTEMPTS + "head"]) <= 58
     assert tries == [1, 1, 1, 2, 2, 2]
     assert Attempts(notes, 2, 1_700_009_999.0, 600.0).made("head") == 2

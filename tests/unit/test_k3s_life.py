@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from k3s_machines_kit import text_of
@@ -18,11 +19,10 @@ from vcluster import Cluster, ClusterSpec
 from vcluster.actions import NOTE_ATTEMPTS
 from vcluster.cli import main
 from vcluster.clouds.memory import MemoryCloud
-from vcluster.errors import SpecError, UsageError, VclusterError
+from vcluster.errors import CancelledError, SpecError, UsageError
 from vcluster.events import Event, StepStarted
 from vcluster.model import ClusterRef, Flavor, Machine, MachineRequest, Network, Observed, Role
 from vcluster.stacks.k3s_config import SERVERS
-from vcluster.views import PlanView
 from vcluster.wiring import goal_of
 
 ROOT = Path(__file__).parents[2]
@@ -300,15 +300,10 @@ def test_servers_that_no_reboot_helps_are_lost_only_with_a_persons_word_and_star
             cloud.kill(name)
 
     spent()
-    asked: list[PlanView] = []
-
-    def no(view: PlanView) -> bool:
-        asked.append(view)
-        return False
-
-    with pytest.raises(VclusterError):
+    no = Mock(return_value=False)
+    with pytest.raises(CancelledError):
         demo.up(confirm=no)
-    assert {action.name for action in asked[0].actions if action.destroys_data} == peers
+    assert {action.name for action in no.call_args.args[0].actions if action.destroys_data} == peers
     assert uuids(demo) == before
     demo.start()
     assert uuids(demo) == before

@@ -215,12 +215,17 @@ def test_servers_that_fail_together_are_started_again_and_keep_their_disks(lost:
     assert {step for step in steps(run.events) if "machine" in step} == {f"reboot machine {name}" for name in lost}
 
 
-def test_a_server_that_fails_alone_is_made_anew_and_of_one_that_no_start_helps_a_person_is_asked() -> None:
+def test_a_server_that_fails_alone_is_made_anew() -> None:
     cloud = MemoryCloud()
     old = {m.name: m.uuid for m in Run(cloud).to(servers(cloud)).observed.machines}
     cloud.kill("cpu-1")
     mended = Run(cloud).to(servers(cloud)).observed.machines
     assert anew(old, {m.name: m.uuid for m in mended}) == {"cpu-1"}
+
+
+def test_of_servers_that_no_reboot_helps_a_person_is_asked_unless_they_never_ran() -> None:
+    cloud = MemoryCloud()
+    Run(cloud).to(servers(cloud))
     seen = replace(
         cloud.observe(cloud.ref("demo")),
         health={"head": Health.READY, "cpu-1": Health.BOOTING, "cpu-2": Health.BOOTING, "cpu-3": Health.READY},
@@ -233,7 +238,6 @@ def test_a_server_that_fails_alone_is_made_anew_and_of_one_that_no_start_helps_a
         plan = Running(servers(cloud), replace(seen, machines=machines, notes=notes), cloud.now()).plan()
         assert {(action.verb, action.destroys_data) for action in plan.actions} == {(verb, bool(count))}
         assert {name for action in plan.actions for name in action.names} == PEERS
-    # What never got onto a host has no disk.
     fault = "No valid host was found."
     machines = tuple(replace(m, fault=fault) if m.name == "cpu-1" else m for m in machines)
     plan = Running(servers(cloud), replace(seen, machines=machines), cloud.now()).plan()
