@@ -46,7 +46,8 @@ class Recorded:
         fault: the fault's name, or ``shut`` (held back, see FaultProxy.shut), ``upstream`` (the service was away) or
             ``client`` (the client was); else empty.
         start: when it had come in whole, or its head if its body is long; seconds of a monotonic clock.
-        end: when the last byte of the answer was passed on, by the same clock.
+        end: when the last byte of the answer was passed on, by the same clock. The client may have that byte before
+            this is noted: FaultProxy.settle waits for it.
         waited: of these, the seconds between the request's last byte to the service and the answer's head.
         sent: the request's body, if bodies are kept; never that of a request for a token.
         answer: the service's answer, if bodies are kept; the same exception.

@@ -152,6 +152,7 @@ def test_passes_everything_over_one_connection(proxy: FaultProxy, client: http.c
     assert client.sock is first
     assert ask(client, "GET", "/endless") == (200, b"until the end")
     assert [request.status for request in proxy.requests] == [202, 200, 204, 200, 200, 202, 202, 200]
+    proxy.settle()
     assert all(request.end >= request.start > 0 and request.waited > 0 for request in proxy.requests)
 
 
@@ -236,6 +237,7 @@ def test_slow_is_late_but_true(proxy: FaultProxy, client: http.client.HTTPConnec
     proxy.script(Rule(faults.slow(0.2)))
     assert ask(client, "POST", "/v2.1/servers", b"{}") == (202, b'{"size": 2}')
     request = proxy.requests[0]
+    proxy.settle()
     assert request.end - request.start >= 0.2
     assert (request.fault, request.status) == ("slow 0.2 s", 202)
 
