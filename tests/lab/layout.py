@@ -75,6 +75,10 @@ class Layout:
         return replace(cls(**values), root=Path(values["root"]))
 
 
+_LEAST_ROOM = 16000
+"""The kernel's lowest port for outgoing connections, from which on those below it are enough for some labs."""
+
+
 def free_ports(count: int) -> list[int]:
     """``count`` different loopback ports that nobody listens on now.
 
@@ -82,6 +86,8 @@ def free_ports(count: int) -> list[int]:
     taken before its service listens, or while a test's proxy is not there.
     """
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    if lowest < _LEAST_ROOM:  # no room below: the chance of a port that is taken meanwhile has to be borne
+        lowest = 32768
     found: list[int] = []
     with ExitStack() as stack:
         start = 10000 + os.getpid() * 64 % max(1, lowest - 12000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -23,14 +24,24 @@ class Octavia:
     """One that runs; it is in the catalogue of region ``RegionOne`` of every token from now on."""
 
     def __init__(self, lab: LabClient, url: str) -> None:
-        self._holds = lab.root / "octavia-holds"
+        self._holds, self._held = lab.root / "octavia-holds", lab.root / "octavia-held"
         self.url = url
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """What is pending meanwhile stays so, as where its workers are busy or gone."""
+        """What is pending meanwhile stays so, as where its workers are busy or gone.
+
+        Raises:
+            RuntimeError: Octavia did not notice.
+        """
+        self._held.unlink(missing_ok=True)
         self._holds.touch()
         try:
+            deadline = time.monotonic() + 300
+            while not self._held.exists():  # it may be settling what was pending before
+                if time.monotonic() > deadline:
+                    raise RuntimeError("Octavia does not notice that it shall hold")
+                time.sleep(0.05)
             yield
         finally:
             self._holds.unlink()

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from tests.lab.layout import COMPUTES, Layout
 
-__all__ = ["Processes", "environment", "wait_until_answering"]
+__all__ = ["Processes", "environment", "runs", "wait_until_answering"]
 
 INSIDE = Path(__file__).parent / "inside"
 QEMU = Path(__file__).parent / "qemu"
@@ -98,6 +100,14 @@ class Processes:
             process.terminate()
         for name in reversed(list(self.running)):
             self.stop(name)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked for its status does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_until_answering(processes: Processes, name: str, url: str, timeout: float = 300.0) -> None:

@@ -60,6 +60,7 @@ class FaultProxy:
         self._conversations: set[Conversation] = set()
         self._listeners: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self._served: list[threading.Thread] = []
         self._closed = False
         self._renamed: list[tuple[bytes, bytes]] = []
         self._forget()
@@ -86,13 +87,14 @@ class FaultProxy:
             self._closed = True
             listeners, self._listeners = self._listeners, []
             conversations = list(self._conversations)
+            threads = [*self._threads, *self._served]
         for listener in listeners:
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         for conversation in conversations:
             conversation.close()
-        for thread in [*self._threads, *(conversation.thread for conversation in conversations)]:
-            thread.join(10)
+        for thread in threads:
+            thread.join(60)
 
     # What befalls the requests.
 
@@ -160,6 +162,26 @@ class FaultProxy:
         with self._idle:
             if not self._idle.wait_for(lambda: not self._busy, seconds):
                 raise TimeoutError(f"still under way: {[str(request) for request in self._busy.values()]}")
+
+    def drain(self, seconds: float = 300.0) -> None:
+        """Wait until nothing of its clients is left here, once all of them have ended or closed their connections.
+
+        What a killed one sent may lie in a socket that nobody has read yet: :meth:`settle` does not know of it, and
+        after :meth:`reset` it would get through.
+
+        Raises:
+            TimeoutError: a client is there still.
+        """
+        with self._lock:
+            addresses = [listener.getsockname() for listener in self._listeners]
+        for address in addresses:
+            # Connections are accepted in turn: once this one was, those before it are known.
+            with socket.create_connection(address, seconds) as last:
+                last.shutdown(socket.SHUT_WR)
+                last.recv(1)
+        with self._idle:
+            if not self._idle.wait_for(lambda: not self._conversations, seconds):
+                raise TimeoutError(f"{len(self._conversations)} connections are open still")
 
     def reset(self) -> None:
         """Forget requests, rules, seed and watchers, and open the gate, once no request is under way.
@@ -233,8 +255,9 @@ class FaultProxy:
 
     def left(self, conversation: Conversation) -> None:
         """Forget a conversation that has ended."""
-        with self._lock:
+        with self._idle:
             self._conversations.discard(conversation)
+            self._idle.notify_all()
 
     def renamed(self, text: bytes) -> bytes:
         """A body or header with every upstream's address replaced by the proxy's."""
@@ -302,3 +325,5 @@ class FaultProxy:
                     return
                 self._conversations.add(conversation)
                 conversation.thread.start()
+                # A conversation is forgotten shortly before its thread ends.
+                self._served = [thread for thread in self._served if thread.is_alive()] + [conversation.thread]

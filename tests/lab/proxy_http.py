@@ -167,7 +167,10 @@ class Stream:
 
     def _readable(self, seconds: float) -> bool:
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
+        try:
+            poll.register(self._socket, select.POLLIN)
+        except ValueError as error:
+            raise BrokenError("closed by this side") from error
         return bool(poll.poll(seconds * 1000))
 
     def _more(self) -> bool:

@@ -138,11 +138,12 @@ class Conversation:
 
     def _ask(self, head: Head, pieces: Iterable[bytes], framing: int, request: Recorded) -> tuple[Head, Stream]:
         """Send the request to the service; return its answer's head, and where the body comes from."""
-        if self._upstream is not None and not self._upstream.usable():
+        upstream = self._upstream  # another thread may close it, and then it is None here
+        if upstream is not None and not upstream.usable():
             self._hang_up()
-        if self._upstream is None:
-            self._upstream = Stream(socket.create_connection(self._address))
-        upstream = self._upstream
+            upstream = None
+        if upstream is None:
+            upstream = self._upstream = Stream(socket.create_connection(self._address))
         if isinstance(pieces, list):
             upstream.send(head.encode() + pieces[0])
         else:

@@ -15,6 +15,7 @@ import pytest
 from tests.lab import neighbours as others
 from tests.lab.identity import keystone
 from tests.lab.layout import FAULTY, SERVICES
+from tests.lab.processes import runs
 from tests.lab.snapshot import difference, snapshot, text
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class Bench:
             return now if now.status == status and not now.task_state else None
 
         return until(reached, f"server in {status}")
+
+    def fails(self, server: str, words: str) -> None:
+        """Wait for ERROR and for its reason, which Nova writes shortly after."""
+        get = self.cloud.compute.get_server
+        until(lambda: (now := get(server)).status == "ERROR" and words in (now.fault or {}).get("message", ""), words)
 
     def undo_with(self, action: Callable[[], Any]) -> None:
         self._undo.append(action)
@@ -240,8 +246,7 @@ def test_a_volume_to_boot_from_goes_with_its_server_and_another_stays(project: B
 def test_a_flavor_too_large_for_every_host_ends_in_the_schedulers_own_words(project: Bench) -> None:
     huge = project.cloud.compute.find_flavor("lab.huge", ignore_missing=False).id
     server = project.server("huge", flavor_id=huge)
-    until(lambda: project.state(server) == "ERROR", "fault")
-    assert "No valid host was found" in project.cloud.compute.get_server(server).fault["message"]
+    project.fails(server, "No valid host was found")
 
 
 @pytest.mark.parametrize(
@@ -256,8 +261,7 @@ def test_a_flavor_too_large_for_every_host_ends_in_the_schedulers_own_words(proj
 def test_servers_fail_on_demand(lab: LabClient, project: Bench, kind: str, words: str) -> None:
     with faults(lab, f"failing-{kind}", kind, "hosts are full"):
         server = project.server(f"failing-{kind}")
-        until(lambda: project.state(server) == "ERROR", "fault")
-    assert words in project.cloud.compute.get_server(server).fault["message"]
+        project.fails(server, words)
 
 
 def test_only_as_many_servers_fail_as_were_ordered(lab: LabClient, project: Bench) -> None:
@@ -354,4 +358,4 @@ def test_what_was_started_ends_with_its_starter(tmp_path: Path) -> None:
     starter.kill()
     starter.wait()
     starter.stdout.close()
-    until(lambda: not Path(f"/proc/{pid}").exists(), "end of the process")
+    until(lambda: not runs(pid), "end of the process")

@@ -42,7 +42,7 @@ class People:
     def __init__(self, bed: Bed, folder: Path) -> None:
         self.bed = bed
         self.homes = {name: folder / name for name in ("alice", "bob")}
-        self.clouds = {name: ReadyCloud(bed.cloud(name), admin=bed.admin) for name in self.homes}
+        self.clouds = {name: ReadyCloud(bed.cloud(name), admin=bed.admin, speed=4.0) for name in self.homes}
         self.events: list[Event] = []
 
     def cluster(self, what: ClusterSpec | str, name: str = "alice", owner: str = "") -> Cluster:

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,104 +14,23 @@ from tests.lab import proxy_faults as faults
 from tests.lab.proxy import FaultProxy
 from tests.lab.proxy_faults import Fault, Rule
 from tests.lab.proxy_record import Moment
+from tests.lab.tiny_service import LARGE, Service, ask, connect, tiny_proxy, tiny_service
 
 NET = "11111111-2222-3333-4444-555555555555"
-LARGE = 3 << 20
-
-
-class Service(BaseHTTPRequestHandler):
-    """Answers as an OpenStack service does, and remembers what it was asked to do."""
-
-    protocol_version = "HTTP/1.1"
-    acts: ClassVar[list[str]] = []
-    tokens: ClassVar[set[str]] = set()
-
-    def log_message(self, *args: object) -> None:
-        """Nothing: tests read ``acts``."""
-
-    def do_GET(self) -> None:
-        """A discovery document, a large download, chunks, or an answer without length."""
-        self.acts.append(f"GET {self.path}")
-        match urlsplit(self.path).path:
-            case "/large":
-                self._answer(200, b"x" * LARGE, "application/octet-stream")
-            case "/chunks":
-                self.send_response(200)
-                self.send_header("Transfer-Encoding", "chunked")
-                self.send_header("Content-Type", "text/plain")
-                self.end_headers()
-                for piece in (b"one", b"two" * 30000):
-                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-                self.wfile.write(b"0\r\n\r\n")
-            case "/endless":
-                self.send_response(200)
-                self.send_header("Connection", "close")
-                self.end_headers()
-                self.wfile.write(b"until the end")
-                self.close_connection = True
-            case "/die":
-                self.close_connection = True
-            case _:
-                host, port = self.connection.getsockname()
-                here = f"http://{host}:{port}"
-                links = [{"rel": "self", "href": f"{here}/v2.1/"}, {"rel": "x", "href": f"{here}9/"}]
-                content = {"links": links, "host": self.headers["Host"]}
-                self._answer(200, json.dumps(content).encode(), location=f"{here}/v2.1/servers/1")
-
-    def do_POST(self) -> None:
-        """An act, with its body's size as the answer."""
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            size = 0
-            while piece := int(self.rfile.readline(), 16):
-                size += len(self.rfile.read(piece))
-                self.rfile.readline()
-            self.rfile.readline()
-        else:
-            size = len(self.rfile.read(int(self.headers["Content-Length"])))
-        self.acts.append(f"POST {self.path} {size}")
-        self._answer(202, json.dumps({"size": size}).encode())
-
-    def do_DELETE(self) -> None:
-        """An act without a body in its answer."""
-        self.acts.append(f"DELETE {self.path}")
-        self.send_response(204)
-        self.end_headers()
-
-    def do_HEAD(self) -> None:
-        """The same without a body."""
-        self.do_GET()
-
-    def _answer(self, status: int, body: bytes, kind: str = "application/json", location: str = "") -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        if location:
-            self.send_header("Location", location)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
 
 
 @pytest.fixture
 def service() -> Iterator[str]:
     """The base URL of a running service that has seen nothing yet."""
-    Service.acts.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/v2.1"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with tiny_service() as url:
+        yield url
 
 
 @pytest.fixture
 def proxy(service: str) -> Iterator[FaultProxy]:
-    """A proxy before it, as ``compute``; no thread of it is left."""
-    with FaultProxy({"compute": service}) as proxy:
-        yield proxy
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("proxy-")]
+    """A proxy before it, as ``compute``."""
+    with tiny_proxy(service) as made:
+        yield made
 
 
 @pytest.fixture
@@ -126,18 +39,6 @@ def client(proxy: FaultProxy) -> Iterator[http.client.HTTPConnection]:
     connection = connect(proxy)
     yield connection
     connection.close()
-
-
-def connect(proxy: FaultProxy, timeout: float = 120) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(urlsplit(proxy.urls["compute"]).netloc, timeout=timeout)
-
-
-def ask(
-    client: http.client.HTTPConnection, method: str, path: str, body: object = None, **headers: str
-) -> tuple[int, bytes]:
-    client.request(method, path, body, headers)  # type: ignore[arg-type]  # its stub forgets generators
-    answer = client.getresponse()
-    return answer.status, answer.read()
 
 
 def test_passes_everything_over_one_connection(proxy: FaultProxy, client: http.client.HTTPConnection) -> None:
@@ -203,9 +104,14 @@ def test_statuses(
 @pytest.mark.parametrize("fault", [faults.silence(), faults.silence(after=True)], ids=lambda fault: fault.name)
 def test_silence_lasts_until_the_client_gives_up(proxy: FaultProxy, fault: Fault) -> None:
     proxy.script(Rule(fault))
-    impatient = connect(proxy, timeout=0.2)
+    there, where = threading.Event(), Moment.ACTED if fault.after else Moment.ARRIVED
+    proxy.on_request(lambda _, now: there.set() if now is where else None)
+    impatient = connect(proxy)
+    impatient.request("DELETE", "/v2.1/servers/1")
+    assert there.wait(120)
+    impatient.sock.settimeout(0.2)
     with pytest.raises(TimeoutError):
-        ask(impatient, "DELETE", "/v2.1/servers/1")
+        impatient.getresponse()
     with pytest.raises(TimeoutError):
         proxy.settle(0)
     impatient.close()
@@ -300,50 +206,6 @@ def test_a_fresh_token_never_expires_by_a_seed(proxy: FaultProxy, client: http.c
     asked = [ask(client, "GET", f"/v2.1/{n}", **{"X-Auth-Token": "one"})[0] for n in "abcdefghij"]
     assert asked == [200] * 8 + [401] * 2
     assert ask(client, "GET", "/v2.1/i", **{"X-Auth-Token": "two"})[0] == 200
-
-
-CLIENT = """
-import http.client, sys
-connection = http.client.HTTPConnection(sys.argv[1])
-for number in range(3):
-    connection.request("POST", "/v2.1/servers", b"{}")
-    answer = connection.getresponse()
-    answer.read()
-    print(number + 1, flush=True)
-"""
-
-
-@pytest.mark.parametrize(
-    ("moment", "told", "acts"), [(Moment.ARRIVED, "1\n", 1), (Moment.ACTED, "1\n", 2), (Moment.ANSWERED, "1\n", 2)]
-)
-def test_kill_at_a_request(proxy: FaultProxy, moment: Moment, told: str, acts: int) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", CLIENT, urlsplit(proxy.urls["compute"]).netloc], stdout=subprocess.PIPE, text=True
-    )
-    proxy.kill_after(2, process.pid, moment)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL
-    # After ANSWERED, whether the client still printed before it died is the kernel's business.
-    assert output == told or (moment is Moment.ANSWERED and "1\n2\n".startswith(output))
-    proxy.settle()
-    assert len(Service.acts) == acts
-    assert [request.acted for request in proxy.requests if request.acted] == [202] * acts
-    assert [request.fault for request in proxy.requests[1:]][:1] == ["" if moment is Moment.ANSWERED else "shut"]
-    proxy.reset()
-    connection = connect(proxy)
-    assert ask(connection, "GET", "/")[0] == 200
-    connection.close()
-
-
-def test_kill_later_than_the_last_request(proxy: FaultProxy) -> None:
-    proxy.kill_after(4, os.getpid())
-    subprocess.run(
-        [sys.executable, "-c", CLIENT, urlsplit(proxy.urls["compute"]).netloc],
-        stdout=subprocess.DEVNULL,
-        timeout=120,
-        check=True,
-    )
-    assert [request.status for request in proxy.requests] == [202] * 3
 
 
 def test_bodies_are_kept_on_request_only_and_passwords_never(service: str) -> None:

@@ -48,12 +48,12 @@ def introduce(volume, scheduler):
     both may begin so that neither hears the other; until then every volume would end in error.
 
     Raises:
-        RuntimeError: it does not know after a minute.
+        RuntimeError: it does not know after five minutes.
     """
     from cinder import context
 
     known = scheduler.manager.driver.host_manager.service_states
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not known:
         if time.monotonic() > deadline:
             raise RuntimeError("Cinder's scheduler does not hear of the volume service")

@@ -2,7 +2,7 @@
 
 A provider's driver is only told what is wanted; what comes of it Octavia hears from the provider's own processes. Here
 that is a thread that looks for what is pending, and says that it is done. While ``LAB_ROOT/octavia-holds`` is there it
-says nothing, and what is pending stays so.
+says nothing, and what is pending stays so; it makes ``octavia-held`` when it has seen that.
 """
 
 import os
@@ -17,6 +17,7 @@ from octavia.db import api, models
 from octavia_lib.api.drivers import provider_base
 
 HOLDS = pathlib.Path(os.environ["LAB_ROOT"], "octavia-holds")
+HELD = HOLDS.with_name("octavia-held")
 CHILDREN = {
     constants.LISTENERS: models.Listener,
     constants.POOLS: models.Pool,
@@ -42,8 +43,9 @@ def settle():
     """Say of all that is pending that it is done: children first, since a load balancer that is gone has none."""
     session = api.get_session()
     with session.begin():
-        pending = {key: _pending(session, model) for key, model in CHILDREN.items()}
+        # First, so that one is never done before children that were made with it.
         balancers = _pending(session, models.LoadBalancer)
+        pending = {key: _pending(session, model) for key, model in CHILDREN.items()}
         gone = [one["id"] for one in balancers if one[constants.PROVISIONING_STATUS] == constants.DELETED]
         for key in (constants.LISTENERS, constants.POOLS):
             of_gone = session.query(CHILDREN[key].id).filter(CHILDREN[key].load_balancer_id.in_(gone))
@@ -77,7 +79,9 @@ def _for_ever():
     while True:
         time.sleep(0.2)
         try:
-            if not HOLDS.exists():
+            if HOLDS.exists():
+                HELD.touch()
+            else:
                 settle()
         except Exception:  # noqa: BLE001 - whatever it was, it is told, and tried again
             traceback.print_exc()

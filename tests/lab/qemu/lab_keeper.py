@@ -29,6 +29,8 @@ __all__ = ["Child", "Keeper"]
 _PR_SET_PDEATHSIG = 1
 _GRACE = 5.0
 """Seconds that children have at the end to write what they hold."""
+_SURELY = 120.0
+"""Seconds after which what takes milliseconds has not happened because it never will, however busy the machine."""
 
 
 @dataclass
@@ -62,14 +64,14 @@ class Child:
             TimeoutError: it does not die.
         """
         self.wanted = True
-        for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
+        for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _SURELY)):
             if self.gone.is_set():
                 return
             # The keeper reaps a child before it tells, so for an instant the number may be nobody's.
             try:
                 os.kill(self.pid, number)
             except ProcessLookupError:
-                patience = 10.0  # noqa: PLW2901
+                patience = _SURELY  # noqa: PLW2901
             if self.gone.wait(patience):
                 return
         raise TimeoutError(f"{self.name} (process {self.pid}) does not die")
@@ -117,7 +119,7 @@ class Keeper:
                 raise RuntimeError(f"{name} runs already")
             self._children[name] = child
             self._send({"name": name, "argv": list(argv), "log": str(log)})
-        if not child.started.wait(30.0):
+        if not child.started.wait(_SURELY):
             raise RuntimeError(f"the keeper did not start {name}")
         if child.error:
             raise RuntimeError(f"cannot run {name}: {child.error}")
@@ -132,8 +134,8 @@ class Keeper:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(_GRACE + 15.0)
-        self._reader.join(10.0)
+        self._process.wait(_GRACE + _SURELY)
+        self._reader.join(_SURELY)
         self._process.stdout.close()
 
     def _send(self, message: dict[str, Any]) -> None:

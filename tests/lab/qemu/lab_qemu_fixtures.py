@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,9 @@ def qemu_lab(vm_home: Path) -> Iterator[LabClient]:
     with Lab(machines="qemu", extra_env=baked_image()) as mine:
         yield mine
         mine.check()
-        before = machine_processes(mine.root)
-    psutil.wait_procs([psutil.Process(pid) for pid in before if psutil.pid_exists(pid)], timeout=120)
+        before = []
+        for pid in machine_processes(mine.root):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                before.append(psutil.Process(pid))
+    psutil.wait_procs(before, timeout=120)
     assert not machine_processes(mine.root)

@@ -14,6 +14,8 @@ import psutil
 import pytest
 from lab_keeper import Child, Keeper
 
+from tests.lab.processes import runs
+
 OWNER = """
 import sys, time
 from pathlib import Path
@@ -43,18 +45,11 @@ def keeper(ended: list[Child]) -> Iterator[Keeper]:
 def gone(*pids: int) -> bool:
     """Whether all have ended, given some time for it; one that nobody has asked for its status has."""
     deadline = time.monotonic() + 120
-    while alive := [pid for pid in pids if _runs(pid)]:
+    while alive := [pid for pid in pids if runs(pid)]:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
     return not alive
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.mark.parametrize("victim", ["owner", "keeper"])

@@ -108,6 +108,7 @@ def killed_at(bed: Bed, variant: Variant, position: Position) -> tuple[Task, str
     bed.proxy.reset()
     bed.proxy.on_request(choose)
     bed.worker.run(position.verb, variant.spec, task)
+    bed.proxy.drain()
     bed.proxy.reset()
     return task, struck[0] or f"{position.kind} (not asked so often)"
 

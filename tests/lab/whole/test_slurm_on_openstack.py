@@ -76,7 +76,7 @@ def test_a_home_with_credentials_and_a_key_alone_looks_logs_in_mends_and_ends(si
     before = {m["name"]: m["uuid"] for m in site.other.json("status", *AT)["machines"]}
     (victim,) = [p for p in psutil.process_iter(["name", "cmdline"]) if _is_vm(p, before["cpu-1"])]
     os.kill(victim.pid, signal.SIGKILL)
-    victim.wait(30)
+    victim.wait(120)
     site.other("up", *AT, "--yes")
     after = {m["name"]: m["uuid"] for m in site.other.json("status", *AT)["machines"]}
     assert after["head"] == before["head"]
