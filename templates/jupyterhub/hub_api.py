@@ -197,11 +197,11 @@ def room():
     Raises:
         Sorry: Slurm does not say.
     """
-    said = run("sinfo", "-h", "-N", "-o", "%N|%T|%E", timeout=10).splitlines()
+    said = run("sinfo", "-h", "-N", "-o", "%N|%T|%E", timeout=20).splitlines()
     states = {name: (state, why) for name, state, why in (line.split("|", 2) for line in said)}
     taking = {name for name, (state, _) in states.items() if state.rstrip("-") in TAKING}
     fits = sum(facts()["fits"].get(name.rpartition("-")[0], 0) for name in taking)
-    jobs = run("squeue", "-h", f"--name={JOB_NAME}", "-t", "PD,CF,R", "-o", "%N", timeout=10).splitlines()
+    jobs = run("squeue", "-h", f"--name={JOB_NAME}", "-t", "PD,CF,R", "-o", "%N", timeout=20).splitlines()
     used = sum(not node or node in taking for node in jobs)
     wrong = [
         f"{name} takes no more notebooks (Slurm: {why})"

@@ -158,7 +158,7 @@ def run_cell(page: Page, code: str, patience: float = PATIENCE) -> str:
     return output.inner_text()
 
 
-def log_out(page: Page, url: str, patience: float = 60.0) -> None:
+def log_out(page: Page, url: str, patience: float = PATIENCE) -> None:
     """Stop the server and leave."""
     from playwright.sync_api import expect
 

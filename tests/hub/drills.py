@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tests.hub.person import Door, hub_answers, server_gone, student, until, works
 
-SAVED_AFTER = 8.0
+SAVED_AFTER = 20.0
 """Seconds after which Slurm has surely written down a job that began; before that a head without power loses it."""
 
 WHERE = "import json, os, socket; print(json.dumps([socket.gethostname(), os.environ['SLURM_JOB_ID']]))"

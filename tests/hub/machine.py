@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import shutil
 import subprocess
 import time
@@ -104,11 +106,24 @@ class Machine:
         self._wait_for(lambda: Path(f"/proc/{self.pid}/root/run/bed.sock").exists())
 
     def kill(self) -> None:
-        """Pull the plug."""
-        if self.process is not None:
+        """Pull the plug; not a process of it is left, nor a file that one has open.
+
+        Raises:
+            RuntimeError: one does not die.
+        """
+        if self.process is None:
+            return
+        with contextlib.ExitStack() as stack:
+            first = None
+            with contextlib.suppress(ProcessLookupError):
+                first = os.pidfd_open(self.pid)
+                stack.callback(os.close, first)
             self.process.kill()
             self.process.wait()
             self.process = None
+            # The first process of a namespace ends after all others there.
+            if first is not None and not select.select([first], [], [], 300.0)[0]:
+                raise RuntimeError(f"{self.name} does not end")
 
     def argv(self, words: Sequence[str]) -> list[str]:
         """The argv of a program that runs on this machine as root."""

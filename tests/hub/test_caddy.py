@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import socket
 import ssl
 import subprocess
 import threading
@@ -20,6 +19,7 @@ import pytest
 
 from tests.hub.bed import DEFAULT
 from tests.hub.tree import ensure_tree
+from tests.lab.layout import free_ports
 from vcluster.render import render
 from vcluster.spec import ClusterSpec
 from vcluster.stacks import stack_for
@@ -84,8 +84,7 @@ def proxied(caddy: Path, folder: Path) -> Iterator[tuple[int, list[dict[str, str
     behind = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=behind.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     path = caddyfile(folder, **{**OWN, "proxy_port": behind.server_address[1]})
     config = json.loads(run(caddy, folder, "adapt", "--config", str(path), "--adapter", "caddyfile"))
     servers = config["apps"]["http"]["servers"]
@@ -101,7 +100,7 @@ def proxied(caddy: Path, folder: Path) -> Iterator[tuple[int, list[dict[str, str
         yield port, seen
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
         behind.shutdown()
         thread.join()
         behind.server_close()
@@ -111,7 +110,7 @@ def test_nobody_says_where_they_are_but_the_door(caddy: Path, tmp_path: Path) ->
     trust = ssl._create_unverified_context()
     lies = {"X-Real-Ip": "192.0.2.1", "x-real-ip": "192.0.2.2", "X-Forwarded-For": "192.0.2.3", "Host": "localhost"}
     with proxied(caddy, tmp_path) as (port, seen):
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while not seen:
             link = http.client.HTTPSConnection("127.0.0.1", port, context=trust, timeout=10)
             try:

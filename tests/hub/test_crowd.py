@@ -27,7 +27,7 @@ SPEC: dict[str, Any] = {
         "cpu_oversubscribe": 5,
     },
 }
-PATIENCE = 240.0
+PATIENCE = 600.0
 
 
 @pytest.fixture(scope="module")

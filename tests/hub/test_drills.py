@@ -41,9 +41,14 @@ def test_a_job_that_slurm_queues_once_more_is_no_server_any_more(bed: Bed) -> No
     async def drill() -> None:
         async with student(bed, "student-002") as one:
             ((number, *_),) = bed.jobs()
+
+            async def ended() -> bool:
+                return "JobState=COMPLETING" not in bed.head.run("scontrol", "show", "job", number).stdout
+
             bed.head.run("scontrol", "update", f"JobId={number}", "Requeue=1")
             bed.head.run("scontrol", "requeue", number)
             await until("the Hub sees that the server is gone", lambda: server_gone(one))
+            await until("the job has ended", ended)
             told = bed.head.run("scontrol", "show", "job", number).stdout
             assert "JobState=CANCELLED" in told, "it must not start a server that nobody waits for"
             await one.start()

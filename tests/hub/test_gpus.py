@@ -83,7 +83,7 @@ def test_two_have_a_gpu_each_and_a_third_waits_for_one(gpu_bed: Bed) -> None:
 
 
 def test_a_batch_job_gets_what_it_asks_for(gpu_bed: Bed) -> None:
-    ask = ["srun", "--immediate=60", "--mem=100", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES"]
+    ask = ["srun", "--immediate=240", "--mem=100", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES"]
 
     def seen(*words: str) -> str:
         return gpu_bed.head.run("runuser", "-u", "student-001", "--", ask[0], *words, *ask[1:]).stdout.strip()

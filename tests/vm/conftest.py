@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,6 +110,14 @@ def workshop(cli: Cli, vm_home: Path) -> Iterator[Workshop]:
     yield made
     made.close()
     assert not (vm_home / "local" / made.cluster.ref.id).exists()
+
+
+def wait_for(what: str, look: Callable[[], bool], seconds: float = 5 * MINUTE) -> None:
+    """Return once it is so."""
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline, what
+        time.sleep(1.0)
 
 
 def on(cluster: Cluster, command: str, machine: str = "head", *, check: bool = True) -> str:

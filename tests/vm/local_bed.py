@@ -76,8 +76,13 @@ class Bed:
         return [
             process
             for process in psutil.process_iter(["cmdline", "status"])
-            if process.info["status"] != psutil.STATUS_ZOMBIE and any(mark in word for word in process.info["cmdline"])
+            if process.info["status"] != psutil.STATUS_ZOMBIE
+            and any(mark in word for word in process.info["cmdline"] or ())
         ]
+
+    def qemus(self) -> list[psutil.Process]:
+        """Those of them that are machines, or are about to be."""
+        return [process for process in self.running() if "qemu-system-" in process.info["cmdline"][0]]
 
     def clear(self) -> None:
         """What ``down`` does."""

@@ -114,7 +114,11 @@ def test_kubeconfig_works_from_this_computer(cli: Cli, demo: Kubernetes, tmp_pat
 
 def qemu_of(demo: Kubernetes, name: str) -> psutil.Process:
     uuid = next(m.uuid for m in demo.cluster.status().machines if m.name == name)
-    found = [p for p in psutil.process_iter(["cmdline"]) if "-uuid" in p.info["cmdline"] and uuid in p.info["cmdline"]]
+    found = [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if "-uuid" in (p.info["cmdline"] or ()) and uuid in p.info["cmdline"]
+    ]
     assert len(found) == 1
     return found[0]
 

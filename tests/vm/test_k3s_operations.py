@@ -17,6 +17,7 @@ import yaml
 from conftest import Cli, Watch
 from kubernetes import PROGRAM, Kubernetes, needs_k3s
 
+from tests.lab.layout import free_ports
 from vcluster.k3s_ca import server_token
 
 pytestmark = [pytest.mark.vm, pytest.mark.drill, needs_k3s]
@@ -28,12 +29,6 @@ def demo(cli: Cli, vm_home: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     made = Kubernetes.up(cli, tmp_path_factory.mktemp("operations"), workers=workers)
     yield made
     made.down()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -60,7 +55,7 @@ def configmaps(demo: Kubernetes) -> set[str]:
 
 
 def test_kubectl_works_from_here_by_the_merged_file(cli: Cli, demo: Kubernetes, tmp_path: Path) -> None:
-    port, mine = free_port(), tmp_path / "config"
+    (port,), mine = free_ports(1), tmp_path / "config"
     os.environ["KUBECONFIG"] = str(mine)
     try:
         cli("kubeconfig", demo.name, "--merge", "--port", str(port))

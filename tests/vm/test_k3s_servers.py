@@ -37,7 +37,7 @@ def ha(cli: Cli, vm_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def kill(ha: Kubernetes, name: str) -> None:
     uuid = next(m.uuid for m in ha.cluster.status().machines if m.name == name)
     for process in psutil.process_iter(["cmdline"]):
-        if "-uuid" in process.info["cmdline"] and uuid in process.info["cmdline"]:
+        if "-uuid" in (process.info["cmdline"] or ()) and uuid in process.info["cmdline"]:
             process.send_signal(signal.SIGKILL)
 
 

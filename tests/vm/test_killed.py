@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Cli, on
+from conftest import Cli, on, wait_for
 
 from vcluster import Cluster
 
@@ -69,9 +69,8 @@ def test_killed_at_any_step_the_next_run_finishes_and_the_neighbour_notices_noth
     assert steps[4] in (f"create machine {missing}", f"delete machine {missing}", "write note ready"), made
     cli("up", str(spec), "--yes")
     with Cluster("other") as other:
-        status = other.status()
-        assert [m.name for m in status.machines] == ["head", "cpu-1"]
-        assert {m.health for m in status.machines} == {"ready"}
+        wait_for("all are ready", lambda: {m.health for m in other.status().machines} == {"ready"})
+        assert [m.name for m in other.status().machines] == ["head", "cpu-1"]
         assert on(other, "srun hostname").strip() == "cpu-1"
         the_two_do_not_see_each_other(demo, other)
     assert killed(spec, "down", 1).startswith("delete machine")

@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -39,7 +38,7 @@ def bed(vm_home: Path, tmp_path: Path) -> Iterator[Bed]:
 
 def _gone(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.TimeoutExpired):
-        process.wait(10)
+        process.wait(120)
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
@@ -90,7 +89,7 @@ def test_a_machine_outlives_its_maker_and_the_makers_terminal(bed: Bed) -> None:
     bed.network("cpu-1")
     child = FORK.Process(target=lambda: (os.setsid(), bed.create("cpu-1")))
     child.start()
-    child.join(60)
+    child.join(300)
     assert child.exitcode == 0
     qemu = bed.qemu("cpu-1")
     assert qemu.ppid() != os.getpid()
@@ -120,9 +119,10 @@ def test_nothing_of_it_is_for_others(bed: Bed) -> None:
 def test_a_killed_qemu_is_seen_and_mended(bed: Bed) -> None:
     bed.network("cpu-1", "cpu-2")
     one, two = bed.create("cpu-1"), bed.create("cpu-2")
-    bed.qemu("cpu-1").kill()
-    terminated = bed.qemu("cpu-2")
+    killed, terminated = bed.qemu("cpu-1"), bed.qemu("cpu-2")
+    killed.kill()
     terminated.terminate()
+    assert _gone(killed)
     assert _gone(terminated)
     assert (bed.state("cpu-1"), bed.state("cpu-2")) == (MachineState.ERROR, MachineState.ERROR)
     assert "killed" in bed.machines()["cpu-1"].fault
@@ -150,8 +150,9 @@ def test_a_dead_switch_is_seen_and_mended(bed: Bed) -> None:
     machine = bed.create("cpu-1")
     process = switch.running(bed.folder.sockets)
     assert process is not None
-    os.kill(process.pid, signal.SIGKILL)
-    assert _gone(psutil.Process(process.pid)) if psutil.pid_exists(process.pid) else True
+    dead = psutil.Process(process.pid)
+    dead.kill()
+    assert _gone(dead)
     assert bed.state("cpu-1") is MachineState.ERROR
     assert "switch" in bed.machines()["cpu-1"].fault
     bed.cloud.reboot_machine(bed.ref, machine.uuid)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Cli, Watch
+from conftest import Cli, Watch, wait_for
 from secret_search import forms, search
 from stranger import Stranger
 from workshop import NAME, PATIENCE, Workshop
@@ -82,7 +82,8 @@ def test_a_student_logs_in_runs_a_cell_on_a_worker_and_logs_out(
         shot("4-after")
     page.goto(f"{workshop.url}user/student-001/lab")
     expect(page.locator("#password_input")).to_be_visible()
-    assert [user for _, user, state, _ in workshop.jobs() if state == "RUNNING"] == []
+    # The page says so when the Hub begins to end it.
+    wait_for("the server's end", lambda: "RUNNING" not in {state for _, _, state, _ in workshop.jobs()}, PATIENCE)
 
 
 @pytest.mark.browser

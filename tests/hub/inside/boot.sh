@@ -34,7 +34,7 @@ ip link set lo up
 tries=0
 until ip link show eth0 > /dev/null 2>&1; do
   tries=$((tries + 1))
-  [ "$tries" -lt 200 ] || { echo "no eth0 came" >&2; exit 1; }
+  [ "$tries" -lt 2400 ] || { echo "no eth0 came" >&2; exit 1; }
   sleep 0.05
 done
 ip address add "$address" dev eth0

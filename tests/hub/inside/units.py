@@ -299,9 +299,12 @@ def _one(verb: str, name: str, wait: bool, words: list[str]) -> tuple[int, str]:
 def serve() -> None:
     """Answer ``systemctl`` for ever."""
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(SOCKET)
-        Path(SOCKET).chmod(0o600)
+        # Where it is looked for once it listens: whoever finds it there may connect.
+        draft = Path(f"{SOCKET}.new")
+        listening.bind(str(draft))
+        draft.chmod(0o600)
         listening.listen(64)
+        draft.rename(SOCKET)
         while True:
             link, _ = listening.accept()
             threading.Thread(target=_answer, args=(link,), daemon=True).start()

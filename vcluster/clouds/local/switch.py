@@ -114,10 +114,12 @@ def ensure(sockets: Path) -> Process:
         )
     except subprocess.TimeoutExpired as error:
         raise TemporaryError("vde_switch did not start within half a minute", delay=10.0) from error
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 30.0
     while (found := running(sockets)) is None:
-        if done.returncode or time.monotonic() > deadline:
+        if done.returncode:
             raise PermanentError(f"vde_switch does not start: {done.stderr.strip() or done.returncode}")
+        if time.monotonic() > deadline:
+            raise TemporaryError("vde_switch does not run within half a minute of its start", delay=10.0)
         time.sleep(0.02)
     return found
 

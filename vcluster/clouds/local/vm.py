@@ -34,6 +34,9 @@ from vcluster.model import Role
 
 __all__ = ["create_disk", "end", "launch", "power_down", "process_of", "resume", "tail"]
 
+_LAUNCHER = "qemu-system-launcher"
+"""What the shell that becomes QEMU calls itself: one of the programs that :mod:`processes` looks for."""
+_IN_BACKGROUND = '"$@" </dev/null &'
 _START = 60.0
 _POLL = 0.02
 _SETTLE = 1.0
@@ -145,14 +148,16 @@ def _start(path: Path, argv: list[str]) -> bool:
     """Run QEMU on its own; whether it came to the point at which it runs its guest and answers.
 
     Not by ``-daemonize``, which the stricter sandbox forbids: a shell puts it into the background and ends, so that
-    the system's first process is its parent, and no terminal's Ctrl-C reaches it. It keeps the end of a pipe; that
-    the pipe closes tells at once that QEMU ended.
+    the system's first process is its parent, and no terminal's Ctrl-C reaches it. Until it becomes QEMU the shell is
+    looked for as QEMU is: should this process be killed then, there is no other trace of what begins to run. It keeps
+    the end of a pipe; that the pipe closes tells at once that QEMU ended.
     """
     here, there = os.pipe()
     try:
         with (path / "qemu.log").open("ab") as log:
             subprocess.run(
-                ["/bin/sh", "-c", '"$@" </dev/null &', "sh", *argv],
+                [_LAUNCHER, "-c", _IN_BACKGROUND, "sh", *argv],
+                executable="/bin/sh",
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -276,8 +281,8 @@ def end(path: Path, record: MachineRecord) -> None:
     known = process_of(path, record)
     if known is not None:
         processes.kill(known, record.uuid, grace=5.0)
-    stray = processes.find_all({record.uuid}).get(record.uuid)  # started, and its pid file not written or lost
-    if stray is not None:
+    # Started, and its pid file not written or lost; a shell that begins it has a child that is it.
+    while (stray := processes.find_all({record.uuid}).get(record.uuid)) is not None:
         processes.kill(stray, record.uuid, grace=5.0)
 
 
