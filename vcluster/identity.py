@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
-__all__ = ["ClusterRef", "PartKind", "Role"]
+__all__ = ["ClusterRef", "PartKind", "Role", "natural"]
 
 TAG_PREFIX = "vcluster"
 
@@ -78,3 +78,9 @@ class ClusterRef:
     def owns(self, tag: str) -> bool:
         """Whether a resource with this tag belongs to this cluster."""
         return tag.startswith(f"{TAG_PREFIX}/{self.id}/")
+
+
+def natural(name: str) -> tuple[str, int]:
+    """The key by which people sort machines: ``cpu-2`` before ``cpu-10``."""
+    group, _, number = name.rpartition("-")
+    return (group, int(number)) if number.isdigit() else (name, 0)

@@ -20,6 +20,7 @@ from vcluster.errors import (
     VclusterError,
 )
 from vcluster.events import Done, StepFinished, StepStarted
+from vcluster.identity import natural
 from vcluster.kubeconfig import Kubeconfig, taken
 from vcluster.members import Link, Members, Node, RemoteLink
 from vcluster.model import CommandResult, Endpoint, Machine, MachineState, Observed, Role
@@ -94,7 +95,7 @@ class Kubernetes(BringUp):
                     f"{machine.name} is {machine.state}: all machines must be on",
                     remedy=f"`vcluster up {self.name}` mends that",
                 )
-        return sorted(observed.machines, key=lambda m: (m.role is not Role.HEAD, not is_peer(m), _natural(m.name)))
+        return sorted(observed.machines, key=lambda m: (m.role is not Role.HEAD, not is_peer(m), natural(m.name)))
 
     @contextlib.contextmanager
     def _machines(self, observed: Observed, cancel: threading.Event) -> Iterator[Members]:
@@ -203,11 +204,6 @@ class _Pretended:
             return result
         sink.write(result.stdout.encode(errors="surrogateescape"))
         return CommandResult("", result.stderr, result.exit_code)
-
-
-def _natural(name: str) -> tuple[str, int]:
-    group, _, number = name.rpartition("-")
-    return (group, int(number)) if number.isdigit() else (name, 0)
 
 
 def with_remedy(error: VclusterError, remedy: str) -> VclusterError:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from vcluster.actions import Action, Goal, Plan, Power, Verb, Wave
 from vcluster.chosen import chosen_network, chosen_ports, own
+from vcluster.identity import natural
 from vcluster.model import ClusterRef, Observed
 from vcluster.offspring import without_offspring
 from vcluster.plan_absent import plan_absent
@@ -59,5 +60,6 @@ def _in_bulk(actions: Iterable[Action]) -> tuple[Action, ...]:
 def _joined(same: list[Action]) -> Action:
     if len(same) == 1:
         return same[0]
-    names, uuids = tuple(a.names[0] for a in same), tuple(a.uuids[0] for a in same)
-    return replace(same[0], names=names, uuids=uuids)
+    # By name, not as the cloud lists them: people read "cpu-1 … cpu-8" as all between.
+    named = sorted(same, key=lambda action: natural(action.names[0]))
+    return replace(same[0], names=tuple(a.names[0] for a in named), uuids=tuple(a.uuids[0] for a in named))

@@ -11,6 +11,7 @@ from vcluster.capacity import Capacity
 from vcluster.clouds.base import ClusterSummary
 from vcluster.expiry import expiry_of
 from vcluster.hub import HubDoor, HubStatus
+from vcluster.identity import natural
 from vcluster.model import ClusterRef, Endpoint, Health, MachineState, Observed, PartKind, Role, Slot
 from vcluster.plan_peers import is_peer
 from vcluster.prices import Cost
@@ -153,7 +154,7 @@ class Status:
     def of(cls, name: str, identity: str, cloud: str, observed: Observed, wanted: frozenset[str]) -> Status:
         """Read a status off what was observed; ``wanted`` may be empty when the spec is not known here."""
         order = sorted(
-            observed.machines, key=lambda m: (m.role is not Role.HEAD, not is_peer(m), m.group, _number(m.name))
+            observed.machines, key=lambda m: (m.role is not Role.HEAD, not is_peer(m), m.group, natural(m.name))
         )
         machines = tuple(
             MachineStatus(
@@ -173,11 +174,6 @@ class Status:
         )
         expiry = expiry_of(observed.notes)
         return cls(name, identity, cloud, _state(observed, wanted), machines, expires=expiry.at if expiry else None)
-
-
-def _number(name: str) -> int:
-    tail = name.rpartition("-")[2]
-    return int(tail) if tail.isdigit() else 0
 
 
 def _state(observed: Observed, wanted: frozenset[str]) -> str:

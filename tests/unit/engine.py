@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from vcluster.actions import Goal, Power
 from vcluster.clouds.memory import FLAVORS, MemoryCloud
+from vcluster.clouds.memory_store import Entry
 from vcluster.events import Event, StepStarted
 from vcluster.model import ClusterRef, Network, Observed, PartKind, PartRequest, Role, Slot, Wishes
 from vcluster.reconcile import Outcome, Reconciler
@@ -98,6 +99,11 @@ THERE = Network("there", "", "10.0.0.0/24", foreign=True)
 
 def steps(events: list[Event]) -> list[str]:
     return [f"{e.action} {e.subject}" for e in events if isinstance(e, StepStarted)]
+
+
+def entry(cloud: MemoryCloud, machine: str, cluster: str = "demo") -> Entry:
+    """A machine as the memory cloud keeps it."""
+    return next(entry for entry in cloud.entries(cloud.ref(cluster)) if entry.machine.name == machine)
 
 
 def one_of_each(observed: Observed) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import requests
 from hub_kit import FACTS, PROGRAMS, write
-from loopback import Quiet, listening
+from loopback import Quiet, listening, reserved
 from requests.adapters import HTTPAdapter
 
 SECONDS = 120
@@ -73,6 +73,15 @@ class Browser(requests.Session):
         return page.text.partition('user: "')[2].partition('"')[0] if page.url.endswith("/home") else ""
 
 
+def held_up(tries: Iterator[int]) -> bool:
+    """Whether five wrong guesses are refused and a later one has to wait; tries that come too late are refused again.
+
+    The first wait is a second, and each is twice as long as the one before: some of a few more come early enough.
+    """
+    seen = list(islice(tries, 5))
+    return seen == [403] * 5 and 429 in islice(tries, 7)
+
+
 class RealHub:
     """A Hub that runs."""
 
@@ -92,11 +101,6 @@ class RealHub:
         return (self.folder / "hub.log").read_text()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @contextmanager
 def real_hub(
     folder: Path, auth: Mapping[str, Any], *, more: str = "", fails: bool = False, **facts: Any
@@ -111,8 +115,7 @@ def real_hub(
     """
     state = folder / "state"
     state.mkdir(exist_ok=True)
-    with pretended_proxy() as api:
-        port = free_port()
+    with pretended_proxy() as api, reserved() as port:
         known = {
             "ports": {"hub": port, "proxy": api, "api": api},
             "state": str(state),
@@ -135,7 +138,7 @@ def real_hub(
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -148,7 +151,7 @@ def _wait(hub: RealHub, fails: bool) -> None:
             assert fails, hub.log()
             return
         try:
-            if not fails and Browser(hub.url).get(f"{hub.url}hub/api/", timeout=5).ok:
+            if not fails and Browser(hub.url).get(f"{hub.url}hub/api/", timeout=60).ok:
                 return
         except requests.RequestException:
             pass

@@ -99,7 +99,7 @@ class _Session(paramiko.ServerInterface):
             return paramiko.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
         self._server.forwarded.append(destination)
         try:
-            link = socket.create_connection(destination, timeout=5)
+            link = socket.create_connection(destination, timeout=60)
         except OSError:
             return paramiko.OPEN_FAILED_CONNECT_FAILED
         threading.Thread(target=self._relay, args=(link, chanid), daemon=True).start()
@@ -107,7 +107,7 @@ class _Session(paramiko.ServerInterface):
 
     def _relay(self, link: socket.socket, chanid: int) -> None:
         # A command's channel waits there to be accepted, too.
-        while (channel := self._transport.accept(5)) is not None and channel.get_id() != chanid:
+        while (channel := self._transport.accept(60)) is not None and channel.get_id() != chanid:
             pass
         if channel is None:
             link.close()
@@ -151,6 +151,6 @@ def ssh_server(server: SshServer) -> Iterator[SshServer]:
             yield server
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(5)
+            thread.join(60)
             for transport in transports:
                 transport.close()

@@ -67,7 +67,7 @@ class Seat:
         self.killed = True
         self.go.release(100)
         assert self.thread is not None
-        self.thread.join(20)
+        self.thread.join(120)
         assert not self.thread.is_alive()
 
     def _live(self, goal: Goal) -> None:

@@ -7,7 +7,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +34,8 @@ from vcluster.cli import main
 sys.exit(main())
 """
 
-OBEYS = "assert cancel.wait(20), 'nobody stopped it'"
-DEAF = "import time; time.sleep(20)"
+OBEYS = "assert cancel.wait(250), 'nobody stopped it'"
+DEAF = "import time; time.sleep(600)"
 
 
 @contextmanager
@@ -73,7 +72,7 @@ def test_a_signal_in_the_middle_of_waiting_is_not_waited_for() -> None:
     """The interrupted thread holds the event's own lock."""
     body = "import os, signal\n    with cancel._cond:\n        os.kill(os.getpid(), signal.SIGINT)\n    " + OBEYS
     with started("up", "demo", body=body) as process:
-        _, err = process.communicate(timeout=15)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert STOPPING in err
 
@@ -84,7 +83,7 @@ def test_the_first_signal_stops_in_order(number: signal.Signals, words: list[str
     with started(*words) as process:
         wait_for(process, "working")
         process.send_signal(number)
-        out, err = process.communicate(timeout=15)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert STOPPING in err
     assert "stopped before the end" in (out if "--json" in words else err)
@@ -96,11 +95,9 @@ def test_the_second_signal_leaves_at_once() -> None:
         wait_for(process, "working")
         process.send_signal(signal.SIGINT)
         wait_for(process, STOPPING)
-        begin = time.monotonic()
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=15)
+        process.wait(timeout=120)  # a fifth of what it would sleep
     assert process.returncode == 130
-    assert time.monotonic() - begin < 5
 
 
 def test_a_signal_while_somebody_is_asked_ends_the_question() -> None:
@@ -109,7 +106,7 @@ def test_a_signal_while_somebody_is_asked_ends_the_question() -> None:
         with started("down", "demo", body="pass", loss="LOSS", stdin=child) as process:
             wait_for(process, "delete network")
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=15)
+            _, err = process.communicate(timeout=120)
     finally:
         os.close(parent)
         os.close(child)
@@ -124,7 +121,7 @@ def test_a_name_typed_at_a_terminal_is_taken() -> None:
         with started("down", "demo", body="pass", loss="LOSS", stdin=child) as process:
             wait_for(process, "delete network")
             os.write(parent, b"demo\n")
-            out, _ = process.communicate(timeout=15)
+            out, _ = process.communicate(timeout=120)
     finally:
         os.close(parent)
         os.close(child)
@@ -138,7 +135,7 @@ def unread(*words: str, stream: str, code: str) -> subprocess.CompletedProcess[s
     os.close(reader)
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: writer}
     try:
-        return subprocess.run([sys.executable, "-c", code, *words], check=False, text=True, timeout=30, **streams)
+        return subprocess.run([sys.executable, "-c", code, *words], check=False, text=True, timeout=120, **streams)
     finally:
         os.close(writer)
 
@@ -167,14 +164,14 @@ def test_ssh_ends_with_the_commands_own_status_and_plain_signals() -> None:
             [sys.executable, "-c", program, "ssh", "demo", "--", "sh", "7"],
             check=False,
             capture_output=True,
-            timeout=30,
+            timeout=120,
         )
         assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
 
 
 def test_a_missing_openssh_is_said() -> None:
     code = PROGRAM.format(folder=str(FOLDER), body="pass", loss="None").replace('["sh", "-c"', '["no-such-ssh", "-c"')
-    done = subprocess.run([sys.executable, "-c", code, "ssh", "demo"], check=False, capture_output=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code, "ssh", "demo"], check=False, capture_output=True, timeout=120)
     assert done.returncode == 2
     assert b"the program 'no-such-ssh' is not installed" in done.stderr
     assert b"apt install openssh-client" in done.stderr

@@ -314,13 +314,13 @@ def test_who_interrupts_does_not_wait_for_the_proof(cluster: Cluster, monkeypatc
 
     def probe(self: Hub, seconds: float) -> Any:
         cancel.set()
-        over.wait(60)
+        waited.append(over.wait(250))
 
     monkeypatch.setattr(Hub, "probe", probe)
-    began = time.monotonic()
+    waited = list[bool]()
     try:
         with pytest.raises(CancelledError, match="while the Hub started a notebook server"):
             cluster.up(cancel=cancel)
-        assert time.monotonic() - began < 30
+        assert waited == []
     finally:
         over.set()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hub_head_kit import PretendedHub, serving
+from loopback import refusing
 from test_slurm_node import Slurm, health, slurm
 
 __all__ = ["slurm"]
@@ -49,10 +50,9 @@ def test_a_hub_that_left_word_why_it_does_not_start(
 
 
 def test_a_front_door_that_is_shut(slurm: Slurm, hub: PretendedHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
-    monkeypatch.setattr(slurm.node, "FRONT_PORT", port)
-    assert health(slurm)["head"] == "booting"
+    with refusing() as port:
+        monkeypatch.setattr(slurm.node, "FRONT_PORT", port)
+        assert health(slurm)["head"] == "booting"
 
 
 def test_with_a_domain_the_door_opens_later(

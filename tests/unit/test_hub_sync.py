@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hub_head_kit import LIBRARY, TOKEN, PretendedHub, serving
+from loopback import refusing
 
 
 @pytest.fixture
@@ -38,8 +39,6 @@ def test_the_hub_is_asked_with_roots_token(folder: Path) -> None:
 
 
 def test_a_hub_that_is_down_is_no_failure(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
-    with socket.create_server(("127.0.0.1", 0)) as proxy:
+    with refusing() as port, socket.create_server(("127.0.0.1", 0)) as proxy:
         done = sync(folder, port, proxy.getsockname()[1])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from local_kit import REF, local, make_network, make_ports, record_for
+from loopback import refusing
 
 from vcluster.clouds.local import image_build
 from vcluster.clouds.local.files import locked, private_dir
@@ -192,10 +193,8 @@ def test_a_download_with_the_wrong_checksum_leaves_nothing(cache: Path, server: 
 
 
 def test_a_server_that_is_not_there(cache: Path, server: Server) -> None:
-    gone = Server(("127.0.0.1", 0), Handler)
-    gone.server_close()
-    with pytest.raises(TemporaryError, match="refused"):
-        ensure_image(ask(address(gone, "/ok")), cache, quiet)
+    with refusing() as port, pytest.raises(TemporaryError, match="refused"):
+        ensure_image(ask(f"http://127.0.0.1:{port}/ok"), cache, quiet)
 
 
 # -- making --------------------------------------------------------------------------------------------------

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loopback import refusing
 from ssh_kit import SshServer, ssh_server
 
 from vcluster import jump
@@ -111,19 +111,17 @@ def test_a_bastion_that_forwards_nothing(head: SshServer, bastion: SshServer) ->
 
 
 def test_a_machine_that_is_not_up_yet_is_weather(bastion: SshServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    remote = through(Endpoint("127.0.0.1", port, f"someone@127.0.0.1:{bastion.port}"))
-    with remote, pytest.raises(TemporaryError):
-        remote.run("true")
+    with refusing() as port:
+        remote = through(Endpoint("127.0.0.1", port, f"someone@127.0.0.1:{bastion.port}"))
+        with remote, pytest.raises(TemporaryError):
+            remote.run("true")
 
 
 def test_a_bastion_that_is_down_is_weather(head: SshServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    remote = through(Endpoint("127.0.0.1", head.port, f"127.0.0.1:{port}"))
-    with remote, pytest.raises(TemporaryError, match="Connection refused"):
-        remote.run("true")
+    with refusing() as port:
+        remote = through(Endpoint("127.0.0.1", head.port, f"127.0.0.1:{port}"))
+        with remote, pytest.raises(TemporaryError, match="Connection refused"):
+            remote.run("true")
 
 
 def test_plain_ssh_goes_the_same_way(head: SshServer, bastion: SshServer, tmp_path: Path) -> None:

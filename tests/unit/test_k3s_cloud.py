@@ -261,7 +261,7 @@ def provider_id(root: Path, instance: str | None, metadata: str = "") -> tuple[s
         (root / "cloud" / "data").mkdir(parents=True)
         (root / "cloud" / "data" / "instance-id").write_text(f"{instance}\n")
     env = {"PATH": f"{bin_}:{os.environ['PATH']}"}
-    done = subprocess.run(["sh", str(program)], capture_output=True, text=True, env=env, check=False, timeout=30)
+    done = subprocess.run(["sh", str(program)], capture_output=True, text=True, env=env, check=False, timeout=120)
     return done, root / "rancher" / "k3s" / "config.yaml.d" / "vcluster-provider-id.yaml"
 
 

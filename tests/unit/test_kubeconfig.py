@@ -290,7 +290,9 @@ def test_many_merges_at_once_all_arrive(tmp_path: Path) -> None:
     path = tmp_path / "config"
     names = [f"c{n}" for n in range(12)]
     each = [Kubeconfig(name, "https://x:1", "YQ==", "Yg==", "Yw==") for name in names]
-    threads = [threading.Thread(target=kubeconfig_file.merge, args=(own, path)) for own in each]
+    threads = [
+        threading.Thread(target=kubeconfig_file.merge, args=(own, path), kwargs={"timeout": 120.0}) for own in each
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -29,15 +30,21 @@ def _impostor(script: str, mark: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def impostor() -> Iterator[subprocess.Popen[bytes]]:
-    with _impostor(":", "mark-1") as process:
+def mark() -> str:
+    """Of this test's own: others run beside it, on this computer."""
+    return f"mark-{uuid4()}"
+
+
+@pytest.fixture
+def impostor(mark: str) -> Iterator[subprocess.Popen[bytes]]:
+    with _impostor(":", mark) as process:
         yield process
 
 
-def test_a_process_is_found_by_its_mark_alone(impostor: subprocess.Popen[bytes]) -> None:
-    found = processes.find(impostor.pid, "mark-1")
+def test_a_process_is_found_by_its_mark_alone(impostor: subprocess.Popen[bytes], mark: str) -> None:
+    found = processes.find(impostor.pid, mark)
     assert found is not None
-    assert processes.find_all({"mark-1", "mark-2"}) == {"mark-1": found}
+    assert processes.find_all({mark, "mark-2"}) == {mark: found}
     assert processes.find(impostor.pid, "mark-2") is None
     assert processes.find(os.getpid(), "") is None, "this process is no QEMU"
     assert processes.find(0, "mark-1") is None
@@ -50,15 +57,15 @@ def test_a_machine_is_not_taken_for_its_switch(tmp_path: Path) -> None:
         assert switch.running(tmp_path) is None
 
 
-def test_a_recycled_number_is_never_hit(impostor: subprocess.Popen[bytes]) -> None:
-    found = processes.find(impostor.pid, "mark-1")
+def test_a_recycled_number_is_never_hit(impostor: subprocess.Popen[bytes], mark: str) -> None:
+    found = processes.find(impostor.pid, mark)
     assert found is not None
-    processes.kill(replace(found, started="1"), "mark-1", grace=0.1)
+    processes.kill(replace(found, started="1"), mark, grace=0.1)
     processes.kill(found, "mark-2", grace=0.1)
     processes.kill(processes.Process(2**22 - 1, "1", "x"), "mark-1", grace=0.1)
     assert impostor.poll() is None
-    processes.kill(found, "mark-1", grace=5.0)
-    assert impostor.wait(5) == -signal.SIGTERM
+    processes.kill(found, mark, grace=120.0)
+    assert impostor.wait(120) == -signal.SIGTERM
 
 
 def test_one_that_does_not_listen_is_killed() -> None:
@@ -66,7 +73,7 @@ def test_one_that_does_not_listen_is_killed() -> None:
         found = processes.find(process.pid, "mark-3")
         assert found is not None
         processes.kill(found, "mark-3", grace=0.2)
-        assert process.wait(5) == -signal.SIGKILL
+        assert process.wait(120) == -signal.SIGKILL
 
 
 def test_a_port_in_use_is_not_chosen() -> None:

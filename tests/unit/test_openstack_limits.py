@@ -66,7 +66,7 @@ def test_who_leaves_does_not_wait_for_the_cloud(fake: FakeCloud) -> None:
     while not fake.asked("GET", "/flavors/detail"):
         time.sleep(0.01)
     cloud.close()
-    asking.join(20)
+    asking.join(40)
     assert not asking.is_alive()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from engine import ABSENT, THERE, Run, clean, fresh, one_of_each, steps, volumes, whole
+from engine import ABSENT, THERE, Run, clean, entry, fresh, one_of_each, steps, volumes, whole
 
 from vcluster.actions import Goal, Power
 from vcluster.clouds.memory import Fault, FaultScript, Trouble
@@ -241,7 +241,7 @@ def test_a_volume_that_a_machine_left_is_never_booted_again() -> None:
     cloud = fresh()
     observed = Run(cloud).to(whole(cloud, 2)).observed
     old = next(p for p in observed.parts if p.name == "cpu-1")
-    cloud.entries(cloud.ref("demo"))[1].volume = ""  # its cloud forgot to let it go with its machine
+    entry(cloud, "cpu-1").volume = ""  # its cloud forgot to let it go with its machine
     cloud.lose("cpu-1")
     cloud.kill("cpu-2")
     observed = Run(cloud).to(whole(cloud, 2)).observed
@@ -258,10 +258,10 @@ def test_the_volume_of_a_machine_that_failed_goes() -> None:
     lost: list[str] = []
 
     def forget(_number: int) -> None:
-        for entry in cloud.entries(cloud.ref("demo")):
-            if entry.machine.state is MachineState.ERROR and entry.volume:
-                lost.append(entry.volume)
-                entry.volume = ""
+        for each in cloud.entries(cloud.ref("demo")):
+            if each.machine.state is MachineState.ERROR and each.volume:
+                lost.append(each.volume)
+                each.volume = ""
 
     cloud.after_effect = forget
     observed = Run(cloud).to(whole(cloud, 2)).observed
@@ -273,8 +273,8 @@ def test_the_volume_of_a_machine_that_failed_goes() -> None:
 def test_the_homes_on_a_lost_heads_volume_go_only_when_a_person_agreed() -> None:
     cloud = fresh()
     Run(cloud).to(whole(cloud, 1))
-    for entry in cloud.entries(cloud.ref("demo")):
-        entry.volume = ""
+    for each in cloud.entries(cloud.ref("demo")):
+        each.volume = ""
     cloud.lose("head")
     loop = Run(cloud).loop(whole(cloud, 1))
     doomed = [str(a) for a in loop.plan(loop.look()).actions if a.destroys_data]

@@ -206,6 +206,14 @@ def test_a_head_that_was_ever_ready_is_never_deleted(observed: Observed) -> None
     assert len(deleted) <= max(0, len(heads) - 1)
 
 
+def test_an_order_for_many_workers_names_them_as_people_count_not_as_the_cloud_lists_them() -> None:
+    names = ("cpu-10", "head", "cpu-2", "cpu-1")
+    machines = tuple(machine(f"m-{name}", name, MachineState.ACTIVE, "p") for name in names)
+    seen = Observed((Network("n", ME.tag(Role.NETWORK), "10.77.0.0/24"),), (), machines, {"ready-at": "1"})
+    first = plan(STOPPED, seen.with_health(dict.fromkeys(names, Health.READY)), ME, NOW).actions[0]
+    assert (first.subject, first.uuids) == ("cpu-1 … cpu-10 (3)", ("m-cpu-1", "m-cpu-2", "m-cpu-10"))
+
+
 def test_the_first_plan_shows_the_whole_way() -> None:
     verbs = [str(action) for action in plan(running(2), Observed(), ME, NOW).actions]
     assert verbs == [

@@ -7,7 +7,6 @@ import io
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loopback import refusing
 from ssh_kit import SshServer, nothing, ssh_server
 
 from vcluster.errors import CancelledError, DeadlineError, PermanentError, TemporaryError
@@ -78,11 +78,10 @@ def test_a_key_that_is_refused_may_be_known_a_moment_later(server: SshServer) ->
 
 
 def test_nobody_there_is_weather() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    remote = Remote(Endpoint("127.0.0.1", port), user="u", key=KEYS.admin, host_key=KEYS.host("head").public)
-    with remote, pytest.raises(TemporaryError, match="no SSH at"):
-        remote.run("true")
+    with refusing() as port:
+        remote = Remote(Endpoint("127.0.0.1", port), user="u", key=KEYS.admin, host_key=KEYS.host("head").public)
+        with remote, pytest.raises(TemporaryError, match="no SSH at"):
+            remote.run("true")
 
 
 def test_the_usual_file_is_found(server: SshServer, home: Path) -> None:
@@ -203,7 +202,7 @@ def test_a_connection_that_is_closed_ends_what_waits_for_it(server: SshServer) -
 
     def lasting(command: str, stdin: str) -> CommandResult:
         running.set()
-        over.wait(60)
+        over.wait(280)
         return nothing(command, stdin)
 
     server.commands = lasting
@@ -212,15 +211,15 @@ def test_a_connection_that_is_closed_ends_what_waits_for_it(server: SshServer) -
 
     def work() -> None:
         with contextlib.suppress(TemporaryError):
-            remote.run("sleep 60", timeout=60)
+            remote.run("sleep 280", timeout=280)
         ended.set()
 
     try:
         thread = threading.Thread(target=work)
         thread.start()
-        assert running.wait(30)
+        assert running.wait(120)
         remote.close()
-        assert ended.wait(10)
+        assert ended.wait(120)
     finally:
         over.set()
     thread.join()
@@ -253,11 +252,11 @@ def test_a_stream_is_given_up_when_its_time_is_up_or_somebody_asks(server: SshSe
 
     def slow(command: str, stdin: str) -> CommandResult:
         began.set()
-        held.wait(30)
+        held.wait(250)
         return nothing(command, stdin)
 
     def ask() -> None:
-        began.wait(30)
+        began.wait(250)
         cancel.set()
 
     server.commands = slow
@@ -268,9 +267,9 @@ def test_a_stream_is_given_up_when_its_time_is_up_or_somebody_asks(server: SshSe
         began.clear()
         asking.start()
         with pytest.raises(CancelledError, match="interrupted"):
-            remote.stream("sleep", timeout=60, cancel=cancel)
+            remote.stream("sleep", timeout=250, cancel=cancel)
         held.set()
-    asking.join(5)
+    asking.join(120)
 
 
 def test_a_machine_behind_the_head_is_reached_through_it_and_is_pinned_too(server: SshServer) -> None:

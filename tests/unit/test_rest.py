@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from engine import SHELVED, STOPPED, Run, clean, fresh, running, steps, volumes, whole
+from engine import SHELVED, STOPPED, Run, clean, entry, fresh, running, steps, volumes, whole
 
 from vcluster.actions import Goal, Power
 from vcluster.clouds.memory import Fault, FaultScript, MemoryCloud
@@ -41,7 +41,7 @@ def test_stop_waits_for_jobs_as_long_as_it_may(patience: float, *, waits: bool) 
 def test_a_head_that_does_not_answer_does_not_keep_a_cluster_from_being_stopped() -> None:
     cloud = MemoryCloud()
     Run(cloud).to(running(2))
-    cloud.entries(cloud.ref("demo"))[0].ready_after = 10_000.0
+    entry(cloud, "head").ready_after = 10_000.0
     run = Run(cloud)
     run.to(STOPPED)
     assert "drain" not in " ".join(steps(run.events))
