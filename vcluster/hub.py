@@ -260,7 +260,7 @@ class Hub:
 
     def status(self) -> HubStatus:
         """How it is; a Hub that is down is an answer, not an error."""
-        told = self.ask("status", timeout=60.0)
+        told = self.ask("status", timeout=120.0)
         provider = told.get("provider")
         return HubStatus(
             up=told["hub"] == "up",

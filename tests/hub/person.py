@@ -25,15 +25,15 @@ class Person(_User):
         await self.open_kernel()
 
     @asynccontextmanager
-    async def cells(self) -> AsyncIterator[Callable[[str], asyncio.Future[str]]]:
-        """What runs a cell and returns what it printed."""
+    async def cells(self, patience: float = 300.0) -> AsyncIterator[Callable[[str], asyncio.Future[str]]]:
+        """What runs a cell, of at most so many seconds, and returns what it printed."""
         session = uuid.uuid4().hex
         path = f"{self.server}api/kernels/{self.kernel}/channels?session_id={session}"
         async with self.browser.socket(path, PROTOCOL) as socket:
             cells = Cells(socket, session, self.account.name)
 
             def run(code: str) -> asyncio.Future[str]:
-                return asyncio.ensure_future(cells.run(code, 300.0))
+                return asyncio.ensure_future(cells.run(code, patience))
 
             yield run
 

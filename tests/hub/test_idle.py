@@ -64,8 +64,9 @@ def test_idle_servers_end_and_busy_ones_do_not(idle_bed: Bed) -> None:
     async def work() -> None:
         async with (
             student(idle_bed, "student-003") as busy,
-            busy.cells() as cell,
+            busy.cells(1500.0) as cell,
         ):
+            idle_bed.head.run("rm", "-f", ENOUGH)
             began = time.monotonic()
             # A cell that prints nothing while it lasts: what must not be taken for idle.
             computes = cell(COMPUTES)

@@ -82,8 +82,8 @@ _LEAST_ROOM = 16000
 def free_ports(count: int) -> list[int]:
     """``count`` different loopback ports that nobody listens on now.
 
-    They come from below the range from which the kernel takes ports for outgoing connections, so that none of them is
-    taken before its service listens, or while a test's proxy is not there.
+    They come from below the range from which the kernel takes ports for outgoing connections, where that leaves room
+    there, so that none of them is taken before its service listens, or while a test's proxy is not there.
     """
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     if lowest < _LEAST_ROOM:  # no room below: the chance of a port that is taken meanwhile has to be borne

@@ -34,8 +34,8 @@ class Octavia:
         Raises:
             RuntimeError: Octavia did not notice.
         """
-        self._held.unlink(missing_ok=True)
         self._holds.touch()
+        self._held.unlink(missing_ok=True)  # of an earlier time, now that none of these is begun any more
         try:
             deadline = time.monotonic() + 300
             while not self._held.exists():  # it may be settling what was pending before

@@ -176,7 +176,7 @@ class FaultProxy:
             addresses = [listener.getsockname() for listener in self._listeners]
         for address in addresses:
             # Connections are accepted in turn: once this one was, those before it are known.
-            with socket.create_connection(address, seconds) as last:
+            with socket.create_connection(address, 300.0) as last:
                 last.shutdown(socket.SHUT_WR)
                 last.recv(1)
         with self._idle:

@@ -73,16 +73,11 @@ class Bed:
     def running(self) -> list[psutil.Process]:
         """Every process of this cluster, found without the help of what is tried here."""
         mark = str(self.folder.path)
-        return [
-            process
-            for process in psutil.process_iter(["cmdline", "status"])
-            if process.info["status"] != psutil.STATUS_ZOMBIE
-            and any(mark in word for word in process.info["cmdline"] or ())
-        ]
+        return [process for process in psutil.process_iter() if any(mark in word for word in _words(process))]
 
     def qemus(self) -> list[psutil.Process]:
         """Those of them that are machines, or are about to be."""
-        return [process for process in self.running() if "qemu-system-" in process.info["cmdline"][0]]
+        return [process for process in self.running() if any("qemu-system-" in word for word in _words(process))]
 
     def clear(self) -> None:
         """What ``down`` does."""
@@ -92,6 +87,18 @@ class Bed:
         self.cloud.delete_ports(self.ref, [port.uuid for port in seen.ports])
         for network in seen.networks:
             self.cloud.delete_network(self.ref, network.uuid)
+
+
+def _words(process: psutil.Process) -> list[str]:
+    """The arguments; none of what has ended. They are empty for a moment while a program is executed."""
+    end = time.monotonic() + 1.0
+    with contextlib.suppress(psutil.Error):
+        while not (words := process.cmdline()) and time.monotonic() < end:
+            if process.status() == psutil.STATUS_ZOMBIE or not process.memory_info().vms:
+                return []
+            time.sleep(0.01)
+        return words
+    return []
 
 
 def _role(name: str) -> Role:

@@ -14,7 +14,7 @@ import pytest
 from local_bed import FORK, Bed, made
 
 from vcluster.clouds.local import processes, switch, vm
-from vcluster.errors import VclusterError
+from vcluster.errors import TemporaryError, VclusterError
 from vcluster.model import (
     MachineState,
 )
@@ -98,7 +98,7 @@ def test_killed_while_making_a_machine(bed: Bed) -> None:
 def test_killed_before_the_shell_became_qemu(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that begins to run when it was taken for one that does not would run on without its disk."""
     bed.network("head")
-    monkeypatch.setattr(vm, "_IN_BACKGROUND", '(sleep 600; exec "$@") </dev/null &')
+    monkeypatch.setattr(vm, "_IN_BACKGROUND", '(while :; do sleep 0.2; done; exec "$@") </dev/null &')
 
     def make() -> None:
         monkeypatch.setattr(vm.qmp, "answered", lambda _: os.kill(os.getpid(), signal.SIGKILL))
@@ -111,6 +111,16 @@ def test_killed_before_the_shell_became_qemu(bed: Bed, monkeypatch: pytest.Monke
     head = bed.machines()["head"]
     assert (head.state, len(bed.qemus())) == (MachineState.ACTIVE, 1)
     bed.cloud.delete_machine(bed.ref, head.uuid)
+    assert bed.machines() == {}
+    assert bed.qemus() == []
+
+
+def test_a_qemu_that_takes_too_long_to_begin_is_weather(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    bed.network("head")
+    monkeypatch.setattr(vm, "_IN_BACKGROUND", '(while :; do sleep 0.2; done; exec "$@") </dev/null &')
+    monkeypatch.setattr(vm, "_START", 1.0)
+    with pytest.raises(TemporaryError, match="did not start within 1 s"):
+        bed.create("head")
     assert bed.machines() == {}
     assert bed.qemus() == []
 

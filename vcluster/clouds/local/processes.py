@@ -8,21 +8,31 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from vcluster.errors import TemporaryError
 
-__all__ = ["Process", "boot_id", "find", "find_all", "kill", "machine_id"]
+__all__ = ["LAUNCHER", "Process", "boot_id", "find", "find_all", "kill", "machine_id"]
+
+LAUNCHER = "qemu-system-launcher"
+"""What a shell that becomes QEMU is called by its ``$0``. Until then it may be the only trace of what begins to run."""
 
 _PROC = Path("/proc")
 _PROGRAM = re.compile(r"\S*(qemu-system-|vde_switch)")
+_SHELL = re.compile(rf"\S*sh -c .{{1,99}}? (?={LAUNCHER} )")
 _POLL = 0.02
+_EXEC = 0.2
+"""Seconds within which a process that executes a program has its arguments again: milliseconds on an idle host."""
+
+_EXEC_POLL = 0.001
 _LINUX: bool = sys.platform == "linux"
 _MACOS: bool = sys.platform == "darwin"
 
@@ -97,57 +107,87 @@ def kill(process: Process, mark: str, *, grace: float) -> None:
     Raises:
         TemporaryError: it is still there some seconds after SIGKILL (it hangs in the kernel).
     """
-
-    def gone() -> bool:
-        now = find(process.pid, mark)
-        return now is None or now.started != process.started
-
-    with _aim(process, gone) as send:
-        send(signal.SIGTERM)
-        if _wait(gone, grace):
+    with _aim(process, mark) as target:
+        if target is None:
             return
-        send(signal.SIGKILL)
-        if not _wait(gone, 10.0):
+        target.send(signal.SIGTERM)
+        if target.ended(grace):
+            return
+        target.send(signal.SIGKILL)
+        if not target.ended(10.0):
             raise TemporaryError(f"process {process.pid} does not die", delay=5.0)
 
 
+class _Target(Protocol):
+    """A process that a signal cannot miss."""
+
+    def send(self, number: signal.Signals) -> None: ...
+
+    def ended(self, seconds: float) -> bool:
+        """Wait so long for its end; whether it came."""
+
+
 @contextlib.contextmanager
-def _aim(process: Process, gone: Callable[[], bool]) -> Iterator[Callable[[signal.Signals], None]]:
+def _aim(process: Process, mark: str) -> Iterator[_Target | None]:
+    """The process, unless it has ended."""
     if not _LINUX:
-
-        def shoot(number: signal.Signals) -> None:
-            if not gone():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, number)
-
-        yield shoot
+        yield _ByNumber(process, mark)
         return
     try:
         handle = os.pidfd_open(process.pid)
     except ProcessLookupError:
-        yield lambda _number: None
+        yield None
         return
     try:
         # Looked at after the handle was taken: from here on the handle cannot mean another process.
-        right = not gone()
-
-        def send(number: signal.Signals) -> None:
-            if right:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(handle, number)
-
-        yield send
+        now = find(process.pid, mark)
+        yield _ByHandle(handle) if now is not None and now.started == process.started else None
     finally:
         os.close(handle)
 
 
-def _wait(done: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL)
-    return True
+@dataclass(frozen=True, slots=True)
+class _ByHandle:
+    """Linux: a pidfd, which tells the end once all files are closed.
+
+    The arguments are gone long before, and a disk that is still locked would keep the next QEMU from it.
+    """
+
+    handle: int
+
+    def send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.handle, number)
+
+    def ended(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self.handle, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+
+@dataclass(frozen=True, slots=True)
+class _ByNumber:
+    """Elsewhere: looked at before each signal."""
+
+    process: Process
+    mark: str
+
+    def send(self, number: signal.Signals) -> None:
+        if not self._gone():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
+
+    def ended(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not self._gone():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL)
+        return True
+
+    def _gone(self) -> bool:
+        now = find(self.process.pid, self.mark)
+        return now is None or now.started != self.process.started
 
 
 def _ours() -> Iterator[Process]:
@@ -166,22 +206,44 @@ def _read(pid: int) -> Process | None:
     try:
         if folder.stat().st_uid != os.getuid():
             return None
-        stat = (folder / "stat").read_text()
-        # A process that ended and was not yet reaped has an empty command line, and so is nobody's.
-        command = (folder / "cmdline").read_bytes().rstrip(b"\0").decode(errors="replace").replace("\0", " ")
+        words, line = _words(folder)
     except OSError:
         return None
-    if not _PROGRAM.match(command):  # a person's grep for the same words is not ours to end
-        return None
-    return Process(pid=pid, started=stat.rsplit(")", 1)[1].split()[19], command=command)
+    command = _command(line.rstrip(b"\0").decode(errors="replace").replace("\0", " "))
+    return Process(pid=pid, started=words[19], command=command) if command else None
+
+
+def _words(folder: Path) -> tuple[list[str], bytes]:
+    """What ``stat`` says from the state on, and the arguments.
+
+    These are empty while a program is executed, and then are read again. They stay empty of a process that has ended
+    and was not reaped yet, which is nobody's, as of the kernel's own: neither has memory.
+    """
+    deadline = 0.0
+    while True:
+        words = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        line = (folder / "cmdline").read_bytes()
+        if line or words[20] == "0":
+            return words, line
+        now = time.monotonic()
+        deadline = deadline or now + _EXEC
+        if now > deadline:
+            return words, line
+        time.sleep(_EXEC_POLL)
+
+
+def _command(text: str) -> str:
+    """The arguments from our program on; empty of any other: a person's grep for the same words is not ours to end."""
+    shell = _SHELL.match(text)
+    command = text[shell.end() :] if shell else text
+    return command if _PROGRAM.match(command) else ""
 
 
 def _ps() -> Iterator[Process]:
     # lstart is five words
     for line in _output(["ps", "-axww", "-o", "pid=,uid=,lstart=,command="]).splitlines():
         words = line.split()
-        command = " ".join(words[7:])
-        if words[1] == str(os.getuid()) and _PROGRAM.match(command):
+        if words[1] == str(os.getuid()) and (command := _command(" ".join(words[7:]))):
             yield Process(pid=int(words[0]), started="-".join(words[2:7]), command=command)
 
 

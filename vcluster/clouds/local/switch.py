@@ -30,6 +30,9 @@ _PORTS = 4096
 _LONGEST = 107 if sys.platform == "linux" else 103
 """Bytes that the path of a unix socket may have."""
 
+_BRIEF, _LONG = 5.0, 30.0
+"""Seconds after which a switch without its number is told to be dead if no process is there, or else to be late."""
+
 _NAMES = ("net/.4194304-00000", "machines/01234567/qmp.sock")
 
 
@@ -114,12 +117,13 @@ def ensure(sockets: Path) -> Process:
         )
     except subprocess.TimeoutExpired as error:
         raise TemporaryError("vde_switch did not start within half a minute", delay=10.0) from error
-    deadline = time.monotonic() + 30.0
+    began = time.monotonic()
     while (found := running(sockets)) is None:
-        if done.returncode:
-            raise PermanentError(f"vde_switch does not start: {done.stderr.strip() or done.returncode}")
-        if time.monotonic() > deadline:
-            raise TemporaryError("vde_switch does not run within half a minute of its start", delay=10.0)
+        waited = time.monotonic() - began
+        if done.returncode or (waited > _BRIEF and not processes.find_all({str(sockets)}, program=_PROGRAM)):
+            raise PermanentError(f"vde_switch does not start: {done.stderr.strip() or f'status {done.returncode}'}")
+        if waited > _LONG:
+            raise TemporaryError(f"vde_switch has not written its number within {_LONG:.0f} s", delay=10.0)
         time.sleep(0.02)
     return found
 

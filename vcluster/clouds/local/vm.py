@@ -34,8 +34,6 @@ from vcluster.model import Role
 
 __all__ = ["create_disk", "end", "launch", "power_down", "process_of", "resume", "tail"]
 
-_LAUNCHER = "qemu-system-launcher"
-"""What the shell that becomes QEMU calls itself: one of the programs that :mod:`processes` looks for."""
 _IN_BACKGROUND = '"$@" </dev/null &'
 _START = 60.0
 _POLL = 0.02
@@ -109,6 +107,7 @@ def launch(folder: ClusterFolder, record: MachineRecord, accel: Accel) -> Machin
     Raises:
         PermanentError: QEMU does not start; with its last words.
         QuotaError: for want of memory or disk.
+        TemporaryError: the host is too busy.
     """
     path = folder.machine_path(record.uuid)
     tries = _PORT_TRIES
@@ -132,7 +131,7 @@ def launch(folder: ClusterFolder, record: MachineRecord, accel: Accel) -> Machin
             raise disk_error(error, f"cannot start {record.name}") from error
         if started:
             return record
-        hangs = process_of(path, record) is not None
+        hangs = record.uuid in processes.find_all({record.uuid})
         end(path, record)
         if hangs:
             raise TemporaryError(f"QEMU of {record.name} did not start within {_START:.0f} s", delay=10.0)
@@ -148,16 +147,17 @@ def _start(path: Path, argv: list[str]) -> bool:
     """Run QEMU on its own; whether it came to the point at which it runs its guest and answers.
 
     Not by ``-daemonize``, which the stricter sandbox forbids: a shell puts it into the background and ends, so that
-    the system's first process is its parent, and no terminal's Ctrl-C reaches it. Until it becomes QEMU the shell is
-    looked for as QEMU is: should this process be killed then, there is no other trace of what begins to run. It keeps
-    the end of a pipe; that the pipe closes tells at once that QEMU ended.
+    the system's first process is its parent, and no terminal's Ctrl-C reaches it. It keeps the end of a pipe; that
+    the pipe closes tells at once that QEMU ended.
+
+    Raises:
+        TemporaryError: the shell could not begin it.
     """
     here, there = os.pipe()
     try:
         with (path / "qemu.log").open("ab") as log:
             subprocess.run(
-                [_LAUNCHER, "-c", _IN_BACKGROUND, "sh", *argv],
-                executable="/bin/sh",
+                ["/bin/sh", "-c", _IN_BACKGROUND, processes.LAUNCHER, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -167,6 +167,9 @@ def _start(path: Path, argv: list[str]) -> bool:
                 cwd="/",
                 check=True,
             )
+    except subprocess.CalledProcessError as error:
+        os.close(here)
+        raise TemporaryError(f"the shell cannot start QEMU: it ended with {error.returncode}", delay=10.0) from error
     except BaseException:
         os.close(here)
         raise
