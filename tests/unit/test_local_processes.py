@@ -77,7 +77,7 @@ def test_one_that_does_not_listen_is_killed() -> None:
         assert process.poll() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(("name", "ours"), [(processes.LAUNCHER, True), ("sh", False)])
+@pytest.mark.parametrize(("name", "ours"), [(processes.LAUNCH[3], True), ("sh", False)])
 def test_a_shell_that_becomes_qemu_is_one_already_and_a_persons_is_none(mark: str, name: str, *, ours: bool) -> None:
     argv = ["/bin/sh", "-c", "echo; read line; exit", name, "/usr/bin/qemu-system-x86_64", mark]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

@@ -137,10 +137,10 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether somebody (in any process) holds this folder's lock."""
+def is_locked(folder: Path, name: str = LOCK) -> bool:
+    """Whether somebody (in any process) holds this folder's lock, or another file of its there."""
     try:
-        handle = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

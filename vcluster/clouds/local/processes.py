@@ -20,14 +20,16 @@ from typing import Protocol
 
 from vcluster.errors import TemporaryError
 
-__all__ = ["LAUNCHER", "Process", "boot_id", "find", "find_all", "kill", "machine_id"]
+__all__ = ["LAUNCH", "Process", "boot_id", "find", "find_all", "kill", "machine_id"]
 
-LAUNCHER = "qemu-system-launcher"
-"""What a shell that becomes QEMU is called by its ``$0``. Until then it may be the only trace of what begins to run."""
+LAUNCH = ("/bin/sh", "-c", '"$@" </dev/null &', "qemu-system-launcher")
+"""The words before those of a QEMU that shall run on its own.
+
+The last one is the shell's ``$0``, by which it is found: until it becomes QEMU it may be the only trace of what begins.
+"""
 
 _PROC = Path("/proc")
 _PROGRAM = re.compile(r"\S*(qemu-system-|vde_switch)")
-_SHELL = re.compile(rf"\S*sh -c .{{1,99}}? (?={LAUNCHER} )")
 _POLL = 0.02
 _EXEC = 0.2
 """Seconds within which a process that executes a program has its arguments again: milliseconds on an idle host."""
@@ -99,7 +101,7 @@ def _is(process: Process, program: str) -> bool:
 
 
 def kill(process: Process, mark: str, *, grace: float) -> None:
-    """End a process: asked first, then by force; done when it is gone. A recycled number is never hit.
+    """End a process: asked first, then by force; done when it is gone. On Linux a recycled number is never hit.
 
     Args:
         grace: seconds from SIGTERM to SIGKILL.
@@ -119,7 +121,7 @@ def kill(process: Process, mark: str, *, grace: float) -> None:
 
 
 class _Target(Protocol):
-    """A process that a signal cannot miss."""
+    """A process to be ended."""
 
     def send(self, number: signal.Signals) -> None: ...
 
@@ -148,7 +150,7 @@ def _aim(process: Process, mark: str) -> Iterator[_Target | None]:
 
 @dataclass(frozen=True, slots=True)
 class _ByHandle:
-    """Linux: a pidfd, which tells the end once all files are closed.
+    """Linux: a pidfd, which means no other process, and tells the end once all files are closed.
 
     The arguments are gone long before, and a disk that is still locked would keep the next QEMU from it.
     """
@@ -206,14 +208,16 @@ def _read(pid: int) -> Process | None:
     try:
         if folder.stat().st_uid != os.getuid():
             return None
-        words, line = _words(folder)
+        about, words = _told(folder)
     except OSError:
         return None
-    command = _command(line.rstrip(b"\0").decode(errors="replace").replace("\0", " "))
-    return Process(pid=pid, started=words[19], command=command) if command else None
+    if len(words) > len(LAUNCH) and words[1] == LAUNCH[1] and words[3] == LAUNCH[3] and words[0].endswith("sh"):
+        words = words[3:]
+    command = _ours_alone(" ".join(words))
+    return Process(pid=pid, started=about[19], command=command) if command else None
 
 
-def _words(folder: Path) -> tuple[list[str], bytes]:
+def _told(folder: Path) -> tuple[list[str], list[str]]:
     """What ``stat`` says from the state on, and the arguments.
 
     These are empty while a program is executed, and then are read again. They stay empty of a process that has ended
@@ -221,21 +225,18 @@ def _words(folder: Path) -> tuple[list[str], bytes]:
     """
     deadline = 0.0
     while True:
-        words = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        # A name may have any bytes, and a bracket.
+        about = (folder / "stat").read_bytes().rsplit(b")", 1)[1].decode().split()
         line = (folder / "cmdline").read_bytes()
-        if line or words[20] == "0":
-            return words, line
         now = time.monotonic()
         deadline = deadline or now + _EXEC
-        if now > deadline:
-            return words, line
+        if line or about[20] == "0" or now > deadline:
+            return about, line.rstrip(b"\0").decode(errors="replace").split("\0")
         time.sleep(_EXEC_POLL)
 
 
-def _command(text: str) -> str:
-    """The arguments from our program on; empty of any other: a person's grep for the same words is not ours to end."""
-    shell = _SHELL.match(text)
-    command = text[shell.end() :] if shell else text
+def _ours_alone(command: str) -> str:
+    """The command line, or nothing: a person's grep for the same words is not ours to end."""
     return command if _PROGRAM.match(command) else ""
 
 
@@ -243,7 +244,8 @@ def _ps() -> Iterator[Process]:
     # lstart is five words
     for line in _output(["ps", "-axww", "-o", "pid=,uid=,lstart=,command="]).splitlines():
         words = line.split()
-        if words[1] == str(os.getuid()) and (command := _command(" ".join(words[7:]))):
+        text = " ".join(words[7:]).removeprefix(" ".join(LAUNCH[:3]) + " ")
+        if words[1] == str(os.getuid()) and (command := _ours_alone(text)):
             yield Process(pid=int(words[0]), started="-".join(words[2:7]), command=command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import select
@@ -18,7 +19,7 @@ from vcluster.clouds.base import BOOT_MARK
 from vcluster.clouds.local import processes, qmp, switch
 from vcluster.clouds.local.accel import Accel, install_hint, qemu_binary
 from vcluster.clouds.local.argv import qemu_argv
-from vcluster.clouds.local.files import write_atomic
+from vcluster.clouds.local.files import is_locked, write_atomic
 from vcluster.clouds.local.processes import Process
 from vcluster.clouds.local.records import ClusterFolder, MachineRecord, Wish
 from vcluster.errors import (
@@ -34,7 +35,9 @@ from vcluster.model import Role
 
 __all__ = ["create_disk", "end", "launch", "power_down", "process_of", "resume", "tail"]
 
-_IN_BACKGROUND = '"$@" </dev/null &'
+_BEGINS = "begins"
+"""The file that a shell holds locked which is about to have a child that becomes QEMU."""
+
 _START = 60.0
 _POLL = 0.02
 _SETTLE = 1.0
@@ -110,6 +113,7 @@ def launch(folder: ClusterFolder, record: MachineRecord, accel: Accel) -> Machin
         TemporaryError: the host is too busy.
     """
     path = folder.machine_path(record.uuid)
+    end(path, record)  # what a vcluster that was killed just then may have begun
     tries = _PORT_TRIES
     while True:
         with folder.lock() as there:
@@ -127,6 +131,8 @@ def launch(folder: ClusterFolder, record: MachineRecord, accel: Accel) -> Machin
                 record, cluster=folder.ref.name, folder=path, sockets=folder.sockets, binary=qemu_binary(), accel=accel
             )
             started = _start(path, argv)
+        except BlockingIOError as error:  # no process can be made now
+            raise TemporaryError(f"cannot start {record.name}: {error.strerror}", delay=10.0) from error
         except OSError as error:
             raise disk_error(error, f"cannot start {record.name}") from error
         if started:
@@ -136,6 +142,8 @@ def launch(folder: ClusterFolder, record: MachineRecord, accel: Accel) -> Machin
         if hangs:
             raise TemporaryError(f"QEMU of {record.name} did not start within {_START:.0f} s", delay=10.0)
         said = tail(path / "qemu.log", 10)
+        if 'Failed to get "write" lock' in said:  # of its last run, which is still closing its files
+            raise TemporaryError(f"the disk of {record.name} is in use still", delay=5.0)
         tries -= 1
         if "host forwarding rule" not in said or not tries:
             raise _refused(f"QEMU of {record.name} does not start", said)
@@ -155,10 +163,11 @@ def _start(path: Path, argv: list[str]) -> bool:
     """
     here, there = os.pipe()
     try:
-        with (path / "qemu.log").open("ab") as log:
+        with (path / "qemu.log").open("ab") as log, (path / _BEGINS).open("rb") as begins:
+            fcntl.flock(begins, fcntl.LOCK_EX)
             subprocess.run(
-                ["/bin/sh", "-c", _IN_BACKGROUND, processes.LAUNCHER, *argv],
-                stdin=subprocess.DEVNULL,
+                [*processes.LAUNCH, *argv],
+                stdin=begins,  # the lock is free once the child is there, whoever is killed meanwhile
                 stdout=log,
                 stderr=log,
                 pass_fds=(there,),
@@ -192,7 +201,7 @@ def _fresh_files(path: Path) -> None:
         (path / name).unlink(missing_ok=True)
     write_atomic(path / "events.in", qmp.HANDSHAKE)
     write_atomic(path / "events.out", b"")
-    for name in ("qemu.log", "console.log"):  # QEMU would make them with a mask of its own
+    for name in ("qemu.log", "console.log", _BEGINS):  # made here for the mask
         (path / name).touch(mode=0o600)
     if (path / "console.log").stat().st_size > _CONSOLE_MOST:
         with (path / "console.log").open("rb") as long:
@@ -279,8 +288,16 @@ def resume(folder: ClusterFolder, record: MachineRecord) -> bool:
     return not stuck
 
 
+def _settle(path: Path) -> None:
+    """Return when no shell is about to begin a machine's QEMU any more: one whose vcluster was killed may still be."""
+    deadline = time.monotonic() + _START
+    while is_locked(path, _BEGINS) and time.monotonic() < deadline:
+        time.sleep(_POLL)
+
+
 def end(path: Path, record: MachineRecord) -> None:
     """End a machine's QEMU, wherever it is, at once. Not running: no error."""
+    _settle(path)
     known = process_of(path, record)
     if known is not None:
         processes.kill(known, record.uuid, grace=5.0)
