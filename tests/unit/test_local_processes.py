@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -88,6 +90,19 @@ def test_a_shell_that_becomes_qemu_is_one_already_and_a_persons_is_none(mark: st
         if found is not None:
             assert found.command == f"{name} /usr/bin/qemu-system-x86_64 {mark}"
         process.kill()
+
+
+def test_who_ends_a_machine_waits_for_a_shell_that_is_about_to_begin_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "begins").touch()
+    looked: list[bool] = []
+    with (tmp_path / "begins").open() as shell:
+        fcntl.flock(shell, fcntl.LOCK_EX)
+        monkeypatch.setattr(vm.time, "sleep", lambda _: shell.close())
+        monkeypatch.setattr(processes, "find_all", lambda _: looked.append(shell.closed) or {})
+        vm.end(tmp_path, SimpleNamespace(uuid="mark"))  # type: ignore[arg-type]
+    assert looked == [True]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -20,7 +20,7 @@ from local_bed import FORK, TINY, Bed, Plug, made
 
 from vcluster.clouds.local import LocalCloud, qmp, room, switch, vm
 from vcluster.clouds.local.image import BaseImage, ensure_image, list_images
-from vcluster.errors import ConflictError, PermanentError, QuotaError
+from vcluster.errors import ConflictError, PermanentError, QuotaError, TemporaryError
 from vcluster.model import (
     ImageRequest,
     MachineState,
@@ -130,6 +130,21 @@ def test_a_killed_qemu_is_seen_and_mended(bed: Bed) -> None:
     bed.cloud.reboot_machine(bed.ref, one.uuid)
     bed.cloud.delete_machine(bed.ref, two.uuid)
     assert {name: machine.state for name, machine in bed.machines().items()} == {"cpu-1": MachineState.ACTIVE}
+
+
+def test_a_disk_that_somebody_still_closes_is_weather(bed: Bed) -> None:
+    bed.network("cpu-1")
+    machine = bed.create("cpu-1")
+    bed.cloud.stop_machine(bed.ref, machine.uuid)
+    disk = bed.folder.machine_path(machine.uuid) / "disk.qcow2"
+    with subprocess.Popen(["qemu-io", str(disk)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as last:
+        assert last.stdout is not None
+        assert last.stdout.read(len("qemu-io> "))  # it is open
+        with pytest.raises(TemporaryError, match="the disk of cpu-1 is in use still"):
+            bed.cloud.start_machine(bed.ref, machine.uuid)
+        last.kill()
+    bed.cloud.start_machine(bed.ref, machine.uuid)
+    assert bed.state("cpu-1") is MachineState.ACTIVE
 
 
 def test_a_lost_pid_file_hides_nothing(bed: Bed) -> None:
