@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import Browser, Error, Page, expect
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from tests.browser.chromium import WHERE, log_in, log_out, new_notebook, run_cell, window
 
@@ -23,13 +22,9 @@ pytestmark = [pytest.mark.hub, pytest.mark.browser]
 Shot = Callable[[str], None]
 
 
-def idle(bed: Bed, name: str) -> None:
-    """Wait until nothing of somebody's runs: the page says so when the Hub begins to end it."""
-    for attempt in Retrying(
-        retry=retry_if_exception_type(AssertionError), stop=stop_after_delay(120), wait=wait_fixed(1), reraise=True
-    ):
-        with attempt:
-            assert name not in [user for _, user, state, _ in bed.jobs() if state == "RUNNING"]
+def running(bed: Bed) -> set[str]:
+    """Whose servers run. The page says that one is stopped when the Hub begins to end it."""
+    return {user for _, user, state, _ in bed.jobs() if state == "RUNNING"}
 
 
 def test_a_student_works_and_logs_out(hub_bed: Bed, page: Page, shot: Shot) -> None:
@@ -52,7 +47,7 @@ def test_a_student_works_and_logs_out(hub_bed: Bed, page: Page, shot: Shot) -> N
     shot("4-after")
     page.goto(f"{hub_bed.url}user/student-001/lab")
     expect(page.locator("#password_input")).to_be_visible()
-    idle(hub_bed, "student-001")
+    hub_bed._wait("the end of every server", lambda: not running(hub_bed))
 
 
 @pytest.mark.parametrize(
@@ -94,4 +89,4 @@ def test_the_teacher_sees_a_students_server_and_stops_it(
         stop.click()
         expect(row.get_by_role("button", name="Start Server")).to_be_visible()
         shot("2-stopped")
-        idle(hub_bed, "student-003")
+        hub_bed._wait("the end of the student's server", lambda: "student-003" not in running(hub_bed))

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +73,27 @@ class Browser(requests.Session):
 
 
 def held_up(tries: Iterator[int]) -> bool:
-    """Whether five wrong guesses are refused and a later one has to wait; tries that come too late are refused again.
+    """Whether five wrong guesses are refused, and the next has to wait.
 
-    The first wait is a second, and each is twice as long as the one before: some of a few more come early enough.
+    The wait is a second, and twice as long after each guess that came later than that, as on a busy computer one may.
     """
-    seen = list(islice(tries, 5))
-    return seen == [403] * 5 and 429 in islice(tries, 7)
+    wait, last = 1.0, 0.0
+    for number, (began, ended, code) in enumerate(_timed(tries)):
+        if number >= 5 and code == 429:
+            return True
+        if code != 403 or (number >= 5 and ended - last < wait):
+            return False
+        wait *= 2 if number >= 5 else 1
+        last = began
+    return False
+
+
+def _timed(tries: Iterator[int]) -> Iterator[tuple[float, float, int]]:
+    """At most twelve, each with when it began and ended."""
+    for _ in range(12):
+        began = time.monotonic()
+        code = next(tries)
+        yield began, time.monotonic(), code
 
 
 class RealHub:
